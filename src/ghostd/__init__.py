@@ -1,0 +1,3 @@
+"""ghostd: pre-forking daemons for Python."""
+
+__version__ = "0.1.0"

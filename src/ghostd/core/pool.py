@@ -1,0 +1,569 @@
+"""
+The pool: who lives, who should, and what to do about the difference.
+
+Rules of this file: no clock, no signals, no processes, no chance. Time comes in as
+*now* (seconds, monotonic); what should happen goes out as actions. If you need an
+effect here, add an action instead.
+
+A life, told once: a birth is planned as `Spawn`; the shell forks and tells `Spawned`.
+The first `Beat` makes the member alive, and from then on each beat only moves a
+stamp. A member leaves because it said farewell, or because `plan` sent it `Quit`:
+it was silent, one too many, of an old generation, or the pool stops. One that
+leaves for too long is `Kill`ed. Only `Exited` ends a life, and the next `plan`
+sees one too few and fills the place.
+
+`observe` records what happened and keeps its telling (hooks, log lines) in order.
+`plan` compares what is with what is wanted. Each rule stands once, in the method
+that is named after it, so events may come late, twice or in another order.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any, assert_never
+
+from ghostd.core.actions import (
+    DEBUG,
+    ERROR,
+    FATAL,
+    INFO,
+    WARN,
+    Action,
+    Call,
+    Kill,
+    Quit,
+    Ready,
+    Say,
+    Spawn,
+)
+from ghostd.core.brake import SHORT_LIFE, Brake
+from ghostd.core.events import (
+    Beat,
+    Event,
+    Exited,
+    Farewell,
+    Grow,
+    Reload,
+    Resize,
+    Shrink,
+    Spawned,
+    SpawnFailed,
+    Stop,
+    TimeLost,
+)
+from ghostd.core.member import Member
+from ghostd.settings import PoolSettings
+
+BURST = 16
+"""Births in one plan; between two plans the shell looks at its signals."""
+
+UNDYING = 2.0
+"""Seconds that a shutdown waits for a killed spirit that the kernel holds on to."""
+
+
+class Pool:
+    """
+    The spirits of one daemon.
+
+    Args:
+        settings: the checked figures.
+        now: the time, seconds on the monotonic clock.
+        boot_deadline: when whoever waits for the start wants a verdict, None: never.
+        seed: 0 to 1, spreads the pauses of different daemons.
+
+    Attributes:
+        members: the living by pid, in the order of their birth.
+        wanted: how many spirits there should be.
+        generation: counts reloads; members of an older one are replaced.
+        stopping: None, or the `Stop` that is being carried out.
+        failure: why the pool gave up, "" if it did not.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        now: float,
+        boot_deadline: float | None = None,
+        seed: float = 0.0,
+    ) -> None:
+        """Start empty; the first `plan` fills it."""
+        self.settings = settings
+        self.members: dict[int, Member] = {}
+        self.wanted = settings.spirits
+        self.generation = 0
+        self.stopping: Stop | None = None
+        self.failure = ""
+        self.brake = Brake(settings.budget, seed)
+        self.fork_brake = Brake(0, seed)
+        self._now = now
+        self._boot_deadline = boot_deadline
+        self._boot_death = ""
+        self._booted = False
+        self._proven: set[int] = set()
+        self._amnesty = now
+        self._abandoned = False
+        self._hurry = True
+        self._outbox: list[Action] = []
+
+    # -- what others may ask ---------------------------------------------------
+
+    @property
+    def healthy(self) -> int:
+        """Count the members with at least one beat."""
+        return sum(member.beat is not None for member in self.members.values())
+
+    @property
+    def over(self) -> bool:
+        """Tell whether the shutdown is complete and everything has been told."""
+        if self.stopping is None or self._outbox:
+            return False
+        return all(self._undying(member) for member in self.members.values())
+
+    @property
+    def exit_code(self) -> int:
+        """Give 0 for a life that ended as wanted, else 1."""
+        return 1 if self.failure else 0
+
+    # -- what happened ---------------------------------------------------------
+
+    def observe(self, event: Event, now: float) -> None:
+        """Record a fact. Facts about strangers change nothing."""
+        self._now = now = max(now, self._now)
+        match event:
+            case Spawned():
+                self._on_spawned(event, now)
+            case SpawnFailed():
+                self._on_spawn_failed(event, now)
+            case Beat():
+                self._on_beat(event, now)
+            case Farewell():
+                self._on_farewell(event, now)
+            case Exited():
+                self._on_exited(event, now)
+            case Stop():
+                self._on_stop(event)
+            case Grow():
+                self._on_resize(self.wanted + event.count)
+            case Shrink():
+                self._on_resize(self.wanted - event.count)
+            case Resize():
+                self._on_resize(event.spirits)
+            case Reload():
+                self._on_reload()
+            case TimeLost():
+                self._on_time_lost(event, now)
+            case _:
+                assert_never(event)
+
+    def _on_spawned(self, event: Spawned, now: float) -> None:
+        self.members[event.pid] = Member(event.pid, event.slot, event.generation, now)
+        self.fork_brake.forget()
+        self._say(INFO, "spirit.spawned", f"Spirit {event.pid} started", event.pid)
+        self._call("spawn", event.pid)
+
+    def _on_spawn_failed(self, event: SpawnFailed, now: float) -> None:
+        pause = self.fork_brake.strike(now)
+        self._say(
+            ERROR,
+            "fork.failed",
+            f"Cannot start a spirit: {event.reason}; next try in {pause:.1f} seconds",
+            reason=event.reason,
+            pause=pause,
+        )
+
+    def _on_beat(self, event: Beat, now: float) -> None:
+        member = self.members.get(event.pid)
+        if member is None:
+            return
+        # The stamp is the spirit's word. A mad one may lie about itself, but neither
+        # into the future nor back behind what it said before. NaN counts as now.
+        at = event.at if event.at <= now else now
+        first = member.beat is None
+        member.beat = max(at, member.heard)
+        if first:
+            self._proven.add(member.slot)
+            self._say(
+                DEBUG, "spirit.healthy", f"Spirit {event.pid} is healthy", event.pid
+            )
+        self._call("heartbeat", event.pid)
+
+    def _on_farewell(self, event: Farewell, now: float) -> None:
+        member = self.members.get(event.pid)
+        if member is not None and member.active:
+            member.left_at = now
+            self._say(
+                DEBUG, "spirit.leaving", f"Spirit {event.pid} has finished", event.pid
+            )
+
+    def _on_exited(self, event: Exited, now: float) -> None:
+        member = self.members.pop(event.pid, None)
+        if member is None:
+            return
+        pid, words = event.pid, event.words
+        if not event.clean and member.killed_at is None:
+            self._say(ERROR, "spirit.died", f"Spirit {pid} died: {words}", pid, how=words)
+        self._say(INFO, "spirit.reaped", f"Spirit {pid} stopped", pid, how=words)
+        self._call("reap", pid)
+        if self.stopping is not None or (member.told and not member.silent):
+            return
+        if member.beat is None:
+            self._on_early_death(event, now)
+        elif now - member.born < SHORT_LIFE and not event.foreign:
+            self._slow_down(f"spirit {pid} lived for less than {SHORT_LIFE:g} s", now)
+
+    def _on_early_death(self, event: Exited, now: float) -> None:
+        reason = f"Spirit {event.pid} stopped too early: {event.words}"
+        reason = f"{reason}\n{event.last_words}".strip()
+        if self._proven:
+            self._boot_death = reason
+            self._slow_down(f"spirit {event.pid} died before its first beat", now)
+        else:
+            # Nothing of this daemon has ever worked: no use in trying on.
+            self._say(
+                ERROR,
+                "spirit.too_early",
+                f"Spirit {event.pid} stopped too early, shutting down",
+                event.pid,
+                how=event.words,
+            )
+            self._give_up(reason)
+
+    def _on_stop(self, event: Stop) -> None:
+        harder = self.stopping is not None and self.stopping.graceful
+        if self.stopping is None or (harder and not event.graceful):
+            self.stopping = event
+            self._call("finish", event.graceful)
+
+    def _on_resize(self, wanted: int) -> None:
+        wanted = max(0, wanted)
+        if wanted == self.wanted or self.stopping is not None:
+            return
+        event = "pool.grown" if wanted > self.wanted else "pool.shrunk"
+        self._say(
+            INFO, event, f"Pool size {self.wanted} -> {wanted}", spirits=wanted
+        )
+        self.wanted = wanted
+
+    def _on_reload(self) -> None:
+        if self.stopping is None:
+            self.generation += 1
+            self._say(
+                INFO,
+                "pool.reloading",
+                f"Replacing {len(self.members)} spirits, one after another",
+                generation=self.generation,
+            )
+
+    def _on_time_lost(self, event: TimeLost, now: float) -> None:
+        # Nobody can be blamed for time in which the manager could not listen, or in
+        # which perhaps the whole machine slept: the stamps move as if it had not
+        # been, and on top nobody is judged for one fresh interval.
+        for member in self.members.values():
+            member.shift(event.seconds)
+        self._amnesty = now + self.settings.heartbeat_interval
+        self._say(
+            WARN,
+            "manager.late",
+            f"Manager was held up for {event.seconds:.1f} seconds; "
+            "no spirit is blamed for it",
+            seconds=event.seconds,
+        )
+
+    # -- what to do about it ---------------------------------------------------
+
+    def plan(self, now: float) -> list[Action]:
+        """
+        Say what to do now, in order; [] when all is as wanted.
+
+        What has been planned counts as done: it is not planned again.
+        """
+        self._now = now = max(now, self._now)
+        self._hurry = False
+        if self.stopping is None:
+            self._judge_silence(now)
+            self._judge_boot(now)
+        self._judge_slowness(now)
+        # A boot that has just been judged may be a shutdown now.
+        if self.stopping is not None:
+            self._shut_down(now)
+        else:
+            self._retire(now)
+            self._refill(now)
+        actions, self._outbox = self._outbox, []
+        return actions
+
+    def _judge_silence(self, now: float) -> None:
+        if now < self._amnesty:
+            return
+        for member in self.members.values():
+            if member.active and now >= self._silent_at(member):
+                member.silent = True
+                self._say(
+                    ERROR,
+                    "spirit.hung",
+                    f"Spirit {member.pid} has no heartbeat "
+                    f"({self.settings.heartbeat_timeout:g} seconds), restarting",
+                    member.pid,
+                    silent=now - member.heard,
+                )
+                self._dismiss(member, now)
+
+    def _judge_slowness(self, now: float) -> None:
+        for member in self.members.values():
+            if member.left_at is not None and now >= self._kill_at(member):
+                self._kill(member, now)
+
+    def _judge_boot(self, now: float) -> None:
+        if self._booted:
+            return
+        if self._proven.issuperset(range(self.wanted)):
+            self._booted = True
+            self._outbox.append(Ready())
+        elif self._boot_deadline is not None and now >= self._boot_deadline:
+            self._booted = True
+            if self._boot_death:
+                self._give_up(self._boot_death)
+            else:
+                self._outbox.append(Ready())
+
+    def _shut_down(self, now: float) -> None:
+        graceful = self.stopping is not None and self.stopping.graceful
+        for member in self.members.values():
+            if graceful and member.active:
+                self._dismiss(member, now)
+            elif not graceful and member.killed_at is None:
+                self._kill(member, now)
+        undying = [m.pid for m in self.members.values() if self._undying(m)]
+        if undying and len(undying) == len(self.members) and not self._abandoned:
+            self._abandoned = True
+            words = f"Spirits {undying} do not die: the kernel holds them"
+            self.failure = self.failure or words
+            self._say(FATAL, "spirit.undying", words, pids=undying)
+
+    def _retire(self, now: float) -> None:
+        """Dismiss who is one too many, then who is old and already replaced."""
+        for member in self.members.values():
+            # Nothing is lost with an old one that never worked.
+            if member.generation < self.generation and member.beat is None:
+                if member.active:
+                    self._dismiss(member, now)
+        active = [m for m in self.members.values() if m.active]
+        stale = [m for m in active if m.generation < self.generation]
+        surplus = len(active) - self.wanted - self._surge(stale)
+        if surplus > 0:
+            order = sorted(active, key=lambda m: (m.alive, -m.born, -m.pid))
+            for member in order[:surplus]:
+                self._dismiss(member, now)
+            return
+        if not stale:
+            return
+        alive = sum(member.alive for member in active)
+        if self.settings.spare:
+            replaceable = alive - self.wanted
+        else:
+            # No overlap allowed: one goes first, but only while all others serve.
+            replaceable = int(alive == self.wanted == len(self.members))
+        fresh = {m.slot for m in active if m.generation == self.generation}
+        order = sorted(stale, key=lambda m: (m.slot not in fresh, m.slot))
+        for member in order[: max(0, replaceable)]:
+            self._dismiss(member, now)
+
+    def _refill(self, now: float) -> None:
+        """Plan births: as many as are missing, where there is room and no brake."""
+        missing, room = self._missing(), self._room()
+        if missing <= 0 or room <= 0 or now < self._birth_at():
+            return
+        births = min(missing, room, BURST)
+        self.brake.release(now)
+        if self.brake.cautious:
+            starting = any(m.active and m.beat is None for m in self.members.values())
+            births = 0 if starting else 1
+        else:
+            self._hurry = births < min(missing, room)
+        taken: set[int] = set()
+        for _ in range(births):
+            slot = self._free_slot(taken)
+            taken.add(slot)
+            self._outbox.append(Spawn(slot, self.generation))
+
+    def next_deadline(self) -> float | None:
+        """
+        Tell when the manager must look again if nothing happens before.
+
+        Returns:
+            Seconds on the monotonic clock, never earlier than the last *now* that
+            the pool was told; None when nothing is due.
+
+        Source: the seed counts heartbeat_interval + heartbeat_timeout from the last
+        beat, so that a beat may be late by one whole interval.
+        """
+        if self._hurry or self._outbox:
+            return self._now
+        due = [self._due(member) for member in self.members.values()]
+        if self.stopping is None:
+            if self._missing() > 0 and self._room() > 0:
+                due.append(self._birth_at() if self._may_try() else None)
+            if not self._booted:
+                due.append(self._boot_deadline)
+        times = [time for time in due if time is not None]
+        return max(min(times), self._now) if times else None
+
+    # -- the figures behind ----------------------------------------------------
+
+    def _silent_at(self, member: Member) -> float:
+        settings = self.settings
+        return (
+            member.heard + settings.heartbeat_interval + settings.heartbeat_timeout
+        )
+
+    def _kill_at(self, member: Member) -> float:
+        if member.left_at is None or member.killed_at is not None:
+            return float("inf")
+        return member.left_at + self.settings.graceful_timeout
+
+    def _undying(self, member: Member) -> bool:
+        killed_at = member.killed_at
+        return killed_at is not None and self._now >= killed_at + UNDYING
+
+    def _due(self, member: Member) -> float | None:
+        if member.killed_at is not None:
+            doomed = self.stopping is not None and not self._undying(member)
+            return member.killed_at + UNDYING if doomed else None
+        if member.left_at is not None:
+            return self._kill_at(member)
+        if self.stopping is not None:
+            return self._now
+        return max(self._silent_at(member), self._amnesty)
+
+    def _surge(self, stale: list[Member]) -> int:
+        """Say by how many the active may exceed the wanted: one, during a reload."""
+        return 1 if stale and self.settings.spare else 0
+
+    def _missing(self) -> int:
+        active = [m for m in self.members.values() if m.active]
+        stale = [m for m in active if m.generation < self.generation]
+        return self.wanted + self._surge(stale) - len(active)
+
+    def _room(self) -> int:
+        return self.wanted + self.settings.spare - len(self.members)
+
+    def _birth_at(self) -> float:
+        return max(self.brake.until, self.fork_brake.until)
+
+    def _may_try(self) -> bool:
+        starting = any(m.active and m.beat is None for m in self.members.values())
+        return not (self.brake.cautious and starting)
+
+    def _free_slot(self, taken: set[int]) -> int:
+        """
+        Find the place of a newborn: the lowest that no active member holds.
+
+        A leaving member has given up its place, so its replacement inherits it.
+        In a reload every place is held: then the newborn takes the lowest one whose
+        holder is old, and that holder is the next to be dismissed.
+        """
+        active = [m for m in self.members.values() if m.active]
+        held = taken | {m.slot for m in active}
+        for slot in range(self.wanted):
+            if slot not in held:
+                return slot
+        fresh = taken | {m.slot for m in active if m.generation == self.generation}
+        return next(slot for slot in count() if slot not in fresh)
+
+    def _dismiss(self, member: Member, now: float) -> None:
+        member.left_at = now
+        member.told = True
+        self._say(
+            INFO,
+            "spirit.leaving",
+            f"Stopping spirit {member.pid} gracefully "
+            f"({self.settings.graceful_timeout:g} seconds)",
+            member.pid,
+        )
+        self._outbox.append(Quit(member.pid))
+
+    def _kill(self, member: Member, now: float) -> None:
+        member.killed_at = now
+        self._say(
+            WARN,
+            "spirit.killed",
+            f"Stopping spirit {member.pid} immediately",
+            member.pid,
+        )
+        self._outbox.append(Kill(member.pid))
+
+    def _slow_down(self, cause: str, now: float) -> None:
+        pause = self.brake.strike(now)
+        if pause:
+            self._say(
+                WARN,
+                "pool.braked",
+                f"Spirits end too soon ({cause}); next start in {pause:.1f} seconds",
+                pause=pause,
+                strikes=self.brake.strikes,
+            )
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = reason
+        self._on_stop(Stop(graceful=False))
+
+    def _call(self, hook: str, *args: object) -> None:
+        self._outbox.append(Call(hook, args))
+
+    def _say(
+        self, level: str, event: str, text: str, pid: int | None = None, **fields: Any
+    ) -> None:
+        if pid is not None:
+            fields["pid"] = pid
+        self._outbox.append(Say(level, event, text, fields))
+
+    # -- plain data ------------------------------------------------------------
+
+    def plain(self) -> dict[str, Any]:
+        """
+        Give the state as plain data (numbers, texts, lists, dicts); JSON can carry it.
+
+        What has been observed but not told yet is not part of it: plan first.
+        """
+        return {
+            "version": 1,
+            "now": self._now,
+            "wanted": self.wanted,
+            "generation": self.generation,
+            "stopping": None if self.stopping is None else self.stopping.graceful,
+            "failure": self.failure,
+            "booted": self._booted,
+            "boot_deadline": self._boot_deadline,
+            "boot_death": self._boot_death,
+            "proven": sorted(self._proven),
+            "amnesty": self._amnesty,
+            "brake": self.brake.plain(),
+            "fork_brake": self.fork_brake.plain(),
+            "members": [member.plain() for member in self.members.values()],
+        }
+
+    @classmethod
+    def from_plain(cls, settings: PoolSettings, data: dict[str, Any]) -> Pool:
+        """
+        Rebuild a pool from `plain`.
+
+        Raises:
+            ValueError: the data is of a version that this code does not know.
+        """
+        if data.get("version") != 1:
+            raise ValueError(f"pool state of version {data.get('version')!r}, known: 1")
+        pool = cls(settings, data["now"], data["boot_deadline"])
+        pool.wanted = data["wanted"]
+        pool.generation = data["generation"]
+        stopping = data["stopping"]
+        pool.stopping = None if stopping is None else Stop(graceful=stopping)
+        pool.failure = data["failure"]
+        pool._booted = data["booted"]
+        pool._boot_death = data["boot_death"]
+        pool._proven = set(data["proven"])
+        pool._amnesty = data["amnesty"]
+        pool.brake.restore(data["brake"])
+        pool.fork_brake.restore(data["fork_brake"])
+        members = [Member.from_plain(item) for item in data["members"]]
+        pool.members = {member.pid: member for member in members}
+        return pool

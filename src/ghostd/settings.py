@@ -1,0 +1,287 @@
+"""
+Every setting with its unit, default and check, in one place.
+
+All durations are seconds, int or float. Values are checked when an object is
+constructed, so that a mistake shows in the terminal of whoever made it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ghostd.errors import SettingsError
+from ghostd.values import Value
+
+LEVELS = {
+    "trace": 5,
+    "debug": 10,
+    "info": 20,
+    "notice": 25,
+    "warn": 30,
+    "error": 40,
+    "fatal": 50,
+    "alert": 60,
+    "emerg": 70,
+}
+"""Names of the log levels, lowest first, with the numbers `logging` knows them by."""
+
+LEVEL_ALIASES = {"warning": "warn", "crit": "fatal", "critical": "fatal"}
+
+FACILITIES = (
+    "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp "
+    "ntp audit alert clock local0 local1 local2 local3 local4 local5 local6 local7"
+).split()
+"""Names of the syslog facilities; the index is the number on the wire (RFC 5424)."""
+
+TERMS = ("auto", "immediate", "graceful")
+LONGEST = 10 * 365 * 86400.0
+MOST_SPIRITS = 100_000
+
+
+def refuse(name: str, value: object, allowed: str) -> SettingsError:
+    """Make the error that names the setting, its value and what is allowed."""
+    return SettingsError(f"{name} is {value!r}, allowed: {allowed}")
+
+
+def a_duration(name: str, value: object, least: float = 0.0) -> float:
+    """Check a number of seconds from *least* to ten years; give it unchanged."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not least <= value <= LONGEST:  # type: ignore[arg-type,operator]  # a number
+        raise refuse(name, value, f"a number of seconds from {least:g} to {LONGEST:g}")
+    return value  # type: ignore[return-value]  # a number
+
+
+def a_positive_duration(name: str, value: object) -> float:
+    """Check a number of seconds from a hundredth: shorter ones only burn power."""
+    return a_duration(name, value, 0.01)
+
+
+def a_count(name: str, value: object) -> int:
+    """Check a whole number from 0."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise refuse(name, value, f"a whole number from 0 to {MOST_SPIRITS}")
+    if not 0 <= value <= MOST_SPIRITS:
+        raise refuse(name, value, f"a whole number from 0 to {MOST_SPIRITS}")
+    return value
+
+
+def a_count_or_auto(name: str, value: object) -> int | str:
+    """Check a whole number from 0, or the word ``auto``."""
+    if value == "auto":
+        return "auto"
+    try:
+        return a_count(name, value)
+    except SettingsError:
+        raise refuse(
+            name, value, f"a whole number from 0 to {MOST_SPIRITS}, or 'auto'"
+        ) from None
+
+
+def a_budget(name: str, value: object) -> int | None:
+    """Check a whole number from 0, or None."""
+    return None if value is None else a_count(name, value)
+
+
+def a_word(name: str, value: object) -> str:
+    """Check a text that can stand in a file name and in a log line."""
+    plain = isinstance(value, str) and value not in {"", ".", ".."}
+    if not plain or "/" in value or not value.isprintable():  # type: ignore[operator,attr-defined]  # a str
+        raise refuse(name, value, "printable text without '/'")
+    return value  # type: ignore[return-value]  # a str
+
+
+def a_path(name: str, value: object) -> str | None:
+    """Check a path of a file; ``os.PathLike`` is welcome, bytes are not."""
+    if value is None:
+        return None
+    if hasattr(value, "__fspath__"):
+        value = value.__fspath__()
+    if not isinstance(value, str) or not value or "\0" in value or value[-1] == "/":
+        raise refuse(name, value, "the path of a file, as str or PathLike")
+    return value
+
+
+def a_level(name: str, value: object) -> str:
+    """Check the name of a log level, in any case."""
+    word = value.lower() if isinstance(value, str) else ""
+    word = LEVEL_ALIASES.get(word, word)
+    if word not in LEVELS:
+        raise refuse(name, value, ", ".join((*LEVELS, *LEVEL_ALIASES)))
+    return word
+
+
+def a_facility(name: str, value: object) -> str:
+    """Check the name of a syslog facility, with or without ``LOG_``."""
+    word = value.lower().removeprefix("log_") if isinstance(value, str) else ""
+    if word not in FACILITIES:
+        raise refuse(name, value, ", ".join(FACILITIES))
+    return word
+
+
+def log_options(name: str, value: object) -> tuple[str, ...]:
+    """Check a comma-separated list of syslog options."""
+    words = [w.strip() for w in value.split(",")] if isinstance(value, str) else [""]
+    words = [word for word in words if word] if value == "" else words
+    known = ("ndelay", "odelay", "nowait", "cons", "perror", "pid", "nofatal", "noeol")
+    if any(word not in known for word in words):
+        raise refuse(name, value, "a comma-separated list of " + ", ".join(known))
+    return tuple(words)
+
+
+def an_account(name: str, value: object) -> str | int | None:
+    """Check the name or number of a user or group; whether it exists shows later."""
+    if isinstance(value, str) and value and value.isprintable() and ":" not in value:
+        return int(value) if value.isascii() and value.isdigit() else value
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or (number and 0 <= value < 2**32 - 1):  # type: ignore[operator]  # a number
+        return value  # type: ignore[return-value]  # None or a number
+    raise refuse(name, value, "a name, a number from 0 to 4294967294, or None")
+
+
+def a_mask(name: str, value: object) -> int:
+    """Check a file mode mask."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 0o777:  # type: ignore[operator]  # a number
+        raise refuse(name, value, "a number from 0o000 to 0o777")
+    return value  # type: ignore[return-value]  # a number
+
+
+def a_term(name: str, value: object) -> str:
+    """Check what TERM means."""
+    if value not in TERMS:
+        raise refuse(name, value, ", ".join(TERMS))
+    return value  # type: ignore[return-value]  # one of the words
+
+
+def a_stream(name: str, value: object) -> Any:
+    """Check that something can be written to."""
+    if value is not None and not callable(getattr(value, "write", None)):
+        raise refuse(name, value, "an open text stream, or None")
+    return value
+
+
+def a_logger(name: str, value: object) -> Any:
+    """Check that something has the four methods every logger has."""
+    methods = ("debug", "info", "error")
+    if value is None or all(callable(getattr(value, m, None)) for m in methods):
+        return value
+    raise refuse(name, value, "an object with the methods of a logger, or None")
+
+
+class GhostSettings(Value):
+    """
+    What a `Ghost` can be told.
+
+    Attributes:
+        name: names the daemon, its pidfile and its syslog ident; default: the
+            file name of the script, without ``.py``.
+        pidfile: path; default ``./NAME.pid``; made absolute at construction.
+        logfile: path, appended to; None: syslog.
+        loghandle: an open text stream to log to instead of the file.
+        logger: an object with the level methods; wins over all other targets.
+        loglevel: the lowest level that is written.
+        ident: the name syslog knows the daemon by; default *name*.
+        facility: the syslog facility.
+        logopt: syslog options, comma-separated: ``pid`` adds the process id,
+            ``ndelay`` opens at once, ``perror`` copies to standard error.
+        user: name or id to become; alone it takes that user's own group and
+            supplementary groups. Needs root.
+        group: name or id to become. Needs root.
+        umask: file mode mask of the daemon.
+        start_timeout: seconds that ``start`` waits to be told that the daemon is
+            up before it says Running of one that is still on its way.
+    """
+
+    name: str
+    pidfile: str
+    logfile: str | None = None
+    loghandle: Any = None
+    logger: Any = None
+    loglevel: str = "debug"
+    ident: str = ""
+    facility: str = "user"
+    logopt: tuple[str, ...] = ("ndelay", "pid")
+    user: str | int | None = None
+    group: str | int | None = None
+    umask: int = 0o022
+    start_timeout: float = 5
+
+
+class PoolSettings(Value):
+    """
+    What the pool of a `Prefork` can be told.
+
+    Attributes:
+        spirits: wanted number of spirits, from 0; ``"auto"`` becomes the number of
+            processors that this process may really use.
+        spare: at most this many extra spirits while others are leaving; 0: a
+            replacement starts only when the old one is gone.
+        heartbeat_interval: seconds; a spirit sends at most one beat in each.
+        heartbeat_timeout: seconds; a spirit silent for interval + timeout is
+            stopped gracefully and replaced.
+        graceful_timeout: seconds from being told to quit to SIGKILL.
+        term: what TERM means to the manager: "immediate", "graceful", or "auto":
+            immediate, but graceful under an init system or in a container.
+        restart_budget: lives that may end badly, or within a second, in a row
+            before replacing them is slowed down; None: twice *spirits*, at least 8.
+    """
+
+    spirits: int = 4
+    spare: int = 2
+    heartbeat_interval: float = 5
+    heartbeat_timeout: float = 50
+    graceful_timeout: float = 120
+    term: str = "auto"
+    restart_budget: int | None = None
+
+    @property
+    def budget(self) -> int:
+        """Give the restart budget as a number."""
+        if self.restart_budget is None:
+            return max(8, 2 * self.spirits)
+        return self.restart_budget
+
+
+Check = Callable[[str, object], Any]
+
+GHOST_CHECKS: dict[str, Check] = {
+    "name": a_word,
+    "pidfile": a_path,
+    "logfile": a_path,
+    "loghandle": a_stream,
+    "logger": a_logger,
+    "loglevel": a_level,
+    "ident": a_word,
+    "facility": a_facility,
+    "logopt": log_options,
+    "user": an_account,
+    "group": an_account,
+    "umask": a_mask,
+    "start_timeout": a_duration,
+}
+
+POOL_CHECKS: dict[str, Check] = {
+    "spirits": a_count_or_auto,
+    "spare": a_count,
+    "heartbeat_interval": a_positive_duration,
+    "heartbeat_timeout": a_positive_duration,
+    "graceful_timeout": a_duration,
+    "term": a_term,
+    "restart_budget": a_budget,
+}
+
+
+def checked(checks: dict[str, Check], keywords: dict[str, Any]) -> dict[str, Any]:
+    """
+    Check the keywords that *checks* knows; those that are None keep their default.
+
+    Raises:
+        SettingsError: a value is not allowed.
+    """
+    return {
+        name: check(name, keywords[name])
+        for name, check in checks.items()
+        if keywords.get(name) is not None
+    }
