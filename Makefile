@@ -1,0 +1,127 @@
+# Every job that a person or CI runs. `make help` lists them.
+#
+# A target makes the environment it needs when that is missing or pyproject.toml is
+# newer: .venv (all tools, on the first Python found) and .venvs/X.Y (test tools only).
+
+MAKEFLAGS += --no-print-directory # so that the test runner's closing line is the last
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# Asked once, and only by targets that need it.
+PYTHONS = $(eval PYTHONS := $$(shell tools/pythons))$(PYTHONS)
+VERSIONS = $(eval VERSIONS := $$(foreach python,$$(PYTHONS),$$(shell $$(python) \
+	-c 'import sys; print("%d.%d" % sys.version_info[:2])')))$(VERSIONS)
+
+# Coverage slows, so one Python counts and the others run bare; a lone one does both.
+FIRST = $(firstword $(VERSIONS))
+REST = $(or $(wordlist 2,9,$(VERSIONS)),$(FIRST))
+
+PY := .venv/bin/python
+TURNS := 1000000
+MINUTES := 10
+
+DEV := .venv/.ready
+FIRST_ENV = .venvs/$(FIRST)/.ready
+TEST_ENVS = $(VERSIONS:%=.venvs/%/.ready)
+
+
+##@ Look
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## a daemon's life in half a minute; needs nothing but Python
+	PYTHONPATH=$(CURDIR)/src $(firstword $(PYTHONS)) examples/demo.py
+
+
+##@ Before each commit
+
+.PHONY: lint
+lint: $(DEV) ## ruff (rules and format) and the layers
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/lint-imports --no-logo
+
+.PHONY: types
+types: $(DEV) ## mypy --strict, and a second opinion on the public names
+	.venv/bin/mypy
+	@# --verifytypes looks at the python on PATH only, whatever --pythonpath says.
+	PATH="$(CURDIR)/.venv/bin:$$PATH" basedpyright --verifytypes ghostd --ignoreexternal
+
+.PHONY: unit
+unit: $(DEV) ## milliseconds each: the core, the wrappers, the seed's promises
+	$(PY) -m pytest tests/unit tests/contract
+
+
+##@ Before each push
+
+.PHONY: test
+test: lint types docs ## all that CI runs, on each Python found
+	$(MAKE) sim TURNS=100000
+	$(MAKE) coverage
+	$(MAKE) bare
+
+.PHONY: sim
+sim: $(DEV) ## simulated lives of the pool (TURNS=1000000)
+	$(PY) -m tests.simulation.lives --turns $(TURNS)
+
+.PHONY: process
+process: $(DEV) ## real daemons, and what may go wrong around them
+	$(PY) -m pytest tests/process tests/faults
+
+# The data lies in /tmp and is writable for all, as a daemon that has given up root
+# writes there too.
+.PHONY: coverage
+coverage: $(FIRST_ENV) ## all tests on one Python, forked children counted
+	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && chmod 1777 "$$data" && \
+	rm -f .coverage && \
+	echo "== Python $(FIRST), with coverage" && \
+	COVERAGE_FILE="$$data/.coverage" .venvs/$(FIRST)/bin/coverage run -m pytest && \
+	COVERAGE_FILE=.coverage .venvs/$(FIRST)/bin/coverage combine --quiet "$$data"
+	@.venvs/$(FIRST)/bin/coverage report --fail-under=95
+	@.venvs/$(FIRST)/bin/coverage report --include='src/ghostd/core/*' --fail-under=100
+
+# One after the other: tests of real processes want quiet cores more than we want speed.
+.PHONY: bare
+bare: $(TEST_ENVS) ## all tests on the other Pythons
+	@for version in $(REST); do \
+	    echo "== Python $$version"; \
+	    ".venvs/$$version/bin/python" -m pytest || exit 1; \
+	done
+
+
+##@ On demand
+
+.PHONY: chaos
+chaos: $(DEV) ## kill, stop and starve real daemons (MINUTES=10)
+	$(PY) tests/chaos/chaos.py --minutes $(MINUTES)
+
+.PHONY: bench
+bench: $(DEV) ## one JSON line per benchmark
+	$(PY) benchmarks/run.py
+
+.PHONY: docs
+docs: $(DEV) ## build/docs/index.html; warnings are errors
+	.venv/bin/sphinx-build --quiet --fail-on-warning --nitpicky docs build/docs
+
+.PHONY: clean
+clean: ## all that can be made again
+	rm -rf .venv .venvs build dist .coverage .coverage.* .hypothesis \
+	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests examples benchmarks docs tools -name __pycache__ -prune \
+	    -exec rm -rf {} + 2>/dev/null || true
+
+
+# --- Environments -----------------------------------------------------------------
+
+.venv/.ready: pyproject.toml tools/venv
+	@tools/venv .venv "$(firstword $(PYTHONS))" dev
+	@touch $@
+
+.venvs/%/.ready: pyproject.toml tools/venv
+	@tools/venv .venvs/$* "$$(tools/pythons $*)" test
+	@touch $@
