@@ -1,0 +1,313 @@
+"""
+The control commands: what is printed, and the exit code.
+
+Each command is a function of a `Ghost`. They speak to the daemon only by its pidfile
+and by signals, so they work from any process that constructs the same ghost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ghostd import daemon
+from ghostd.errors import AlreadyRunning, GhostError, PidfileError, StartError
+from ghostd.unix import privilege
+from ghostd.unix.daemonize import Report
+from ghostd.unix.privilege import Identity
+from ghostd.unix.process import Process
+
+if TYPE_CHECKING:
+    from ghostd.ghost import Ghost
+
+IMMEDIATE = 5.0
+MARGIN = 3.0
+RUNNING, DEAD_WITH_PIDFILE, NOT_RUNNING, UNKNOWN = 0, 1, 3, 4
+
+
+def _complain(text: str) -> int:
+    print(text.rstrip(), file=sys.stderr, flush=True)
+    return 1
+
+
+def _print(text: str) -> int:
+    print(text, flush=True)
+    return 0
+
+
+def _prepare(ghost: Ghost) -> Identity | None:
+    """Check everything that can be known before the fork."""
+    ghost._check_body()
+    identity = privilege.resolve(ghost.settings.user, ghost.settings.group)
+    privilege.check(identity)
+    return identity
+
+
+def start(ghost: Ghost) -> int:
+    """
+    Start the daemon.
+
+    Returns:
+        0 when it is up; 1 otherwise, with the reason on standard error.
+    """
+    try:
+        if pid := ghost.filepid.running():
+            return _complain(f"Already running {pid}")
+        identity = _prepare(ghost)
+        ghost.preinit()
+    except GhostError as error:
+        return _complain(f"{ghost.name} did not start: {daemon.say(error)}")
+    except Exception:  # noqa: BLE001 - preinit is the user's
+        return _complain(f"{ghost.name} did not start:\n{traceback.format_exc()}")
+    try:
+        verdict = daemon.launch(ghost, identity)
+    except OSError as error:
+        return _complain(f"{ghost.name} did not start: {error}")
+    if verdict is None:
+        code = 1
+        try:
+            code = daemon.live(ghost, identity, ghost._report, foreground=False)
+        finally:
+            # Whatever the script has around ctrl() belongs to the launcher.
+            os._exit(code)
+    if verdict.up:
+        ghost._known_pid = verdict.pid
+        return 0
+    if verdict.reason.startswith("Already running"):
+        return _complain(verdict.reason)
+    return _complain(f"{ghost.name} did not start: {verdict.reason}")
+
+
+def become_daemon(ghost: Ghost) -> None:
+    """
+    Daemonize the running script: in the daemon this returns, the launcher exits.
+
+    Raises:
+        GhostError: it did not work; nothing is left behind.
+    """
+    identity = privilege.resolve(ghost.settings.user, ghost.settings.group)
+    privilege.check(identity)
+    if pid := ghost.filepid.running():
+        raise AlreadyRunning(f"Already running {pid}", pid)
+    verdict = daemon.launch(ghost, identity)
+    if verdict is None:
+        try:
+            daemon.settle(ghost, identity, ghost._report, foreground=False)
+        except BaseException as error:  # noqa: BLE001 - the launcher must hear of it
+            ghost._report.failed(daemon.say(error))
+            os._exit(1)
+        ghost._inbox.reaction = ghost._react
+        ghost._report.ready()
+        return
+    if not verdict.up:
+        raise StartError(verdict.reason)
+    # The script's atexit functions and buffers belong to the daemon now.
+    os._exit(0)
+
+
+def run(ghost: Ghost) -> int:
+    """Live in the foreground: no fork, no session of its own, Ctrl-C is INT."""
+    try:
+        identity = _prepare(ghost)
+        ghost.preinit()
+    except GhostError as error:
+        return _complain(f"{ghost.name} did not start: {daemon.say(error)}")
+    except Exception:  # noqa: BLE001 - preinit is the user's
+        return _complain(f"{ghost.name} did not start:\n{traceback.format_exc()}")
+    os.umask(ghost.settings.umask)
+    return daemon.live(ghost, identity, Report(), foreground=True)
+
+
+def stop(ghost: Ghost) -> int:
+    """
+    Stop the daemon: gracefully, then at once, then by force; never an orphan.
+
+    Returns:
+        Its pid when it is gone, 0 when none ran, minus its pid when it lives on.
+
+    Raises:
+        GhostError: it cannot be told who runs, or it belongs to somebody else.
+    """
+    process = _find(ghost)
+    if process is None:
+        ghost.filepid.clear_away()
+        return 0
+    try:
+        return _stop(ghost, process)
+    except PermissionError:
+        raise GhostError(
+            f"process {process.pid} belongs to another user; nothing was sent"
+        ) from None
+    finally:
+        process.close()
+
+
+def _stop(ghost: Ghost, process: Process) -> int:
+    patience = ghost._patience + MARGIN
+    terminal = sys.stderr.isatty()
+    process.send(signal.SIGQUIT)
+    # A stopped daemon could not obey; systemd wakes those too.
+    process.send(signal.SIGCONT)
+    try:
+        if not process.ends_within(0.5 if terminal else 0.0) and terminal:
+            print(
+                f"Waiting up to {patience:g} seconds for {process.pid} to finish "
+                "(Ctrl-C leaves it finishing on its own)",
+                file=sys.stderr,
+            )
+        gone = process.ends_within(patience)
+    except KeyboardInterrupt:
+        print(f"\n{process.pid} is finishing on its own", file=sys.stderr)
+        return -process.pid
+    if not gone:
+        process.send(signal.SIGTERM)
+        process.send(signal.SIGCONT)
+        gone = process.ends_within(IMMEDIATE)
+    if not gone:
+        gone = process.end_with_children(IMMEDIATE)
+    if gone:
+        # A daemon that gave up its rights may not have been allowed to remove it.
+        ghost.filepid.clear_away()
+    return process.pid if gone else -process.pid
+
+
+def _find(ghost: Ghost) -> Process | None:
+    """Open the door to the daemon that runs, None if none does."""
+    pid = ghost.filepid.running()
+    while pid:
+        try:
+            return Process(pid, lambda number=pid: ghost.filepid.running() == number)  # type: ignore[misc]  # bound now
+        except (ProcessLookupError, PermissionError):
+            pid = ghost.filepid.running()
+    return None
+
+
+def restart(ghost: Ghost) -> int:
+    """
+    Stop the daemon if one runs, then start it.
+
+    What would make the start fail for sure is found before anything is stopped.
+
+    Returns:
+        0, or 1 with the reason on standard error.
+    """
+    try:
+        _prepare(ghost)
+        if (stopped := stop(ghost)) < 0:
+            return _complain(f"{-stopped} would not die")
+    except GhostError as error:
+        return _complain(f"{ghost.name} was not restarted: {daemon.say(error)}")
+    return start(ghost)
+
+
+def reload(ghost: Ghost, number: str | int | None = None) -> int:
+    """
+    Send the reload signal, HUP by default; start the daemon if none runs.
+
+    Returns:
+        0, or 1 with the reason on standard error.
+    """
+    wanted = signal_number("signal", number)
+    process = _find(ghost)
+    if process is None:
+        return start(ghost)
+    try:
+        if wanted is not None:
+            process.send(wanted)
+    except PermissionError:
+        raise GhostError(
+            f"process {process.pid} belongs to another user; nothing was sent"
+        ) from None
+    finally:
+        process.close()
+    ghost._known_pid = process.pid
+    return 0
+
+
+def signal_number(name: str, value: str | int | None) -> signal.Signals | None:
+    """
+    Read a signal: a name with or without SIG, a number; None: HUP, 0: none.
+
+    Raises:
+        GhostError: there is no such signal.
+    """
+    if value is None:
+        return signal.SIGHUP
+    if value == 0 or value == "0":
+        return None
+    text = str(value).upper()
+    try:
+        if text.isdigit():
+            return signal.Signals(int(text))
+        return signal.Signals["SIG" + text.removeprefix("SIG")]
+    except (KeyError, ValueError):
+        raise GhostError(
+            f"{name} is {value!r}, allowed: a signal's name or number, or 0"
+        ) from None
+
+
+# -- the words of the command line ---------------------------------------------
+
+
+def _start(ghost: Ghost, _signal: str | int | None) -> int:
+    return start(ghost) or _print(f"Running {ghost.pid}")
+
+
+def _stop_command(ghost: Ghost, _signal: str | int | None) -> int:
+    stopped = stop(ghost)
+    if stopped < 0:
+        return _complain(f"{-stopped} is still running")
+    return _print(f"Stopped {stopped}" if stopped else "Not running")
+
+
+def _restart(ghost: Ghost, _signal: str | int | None) -> int:
+    return restart(ghost) or _print("Restart successful")
+
+
+def _reload(ghost: Ghost, number: str | int | None) -> int:
+    before = ghost.filepid.running()
+    code = reload(ghost, number)
+    return code or _print(f"{'Reloading' if before else 'Running'} {ghost.pid}")
+
+
+def _status(ghost: Ghost, _signal: str | int | None) -> int:
+    try:
+        pid = ghost.filepid.running()
+    except PidfileError as error:
+        _complain(daemon.say(error))
+        return UNKNOWN
+    if pid:
+        return _print(f"Running {pid}")
+    _print("Not running")
+    return DEAD_WITH_PIDFILE if ghost.filepid.exists() else NOT_RUNNING
+
+
+def _run(ghost: Ghost, _signal: str | int | None) -> int:
+    return run(ghost)
+
+
+COMMANDS: dict[str, Callable[[Ghost, str | int | None], int]] = {
+    "start": _start,
+    "stop": _stop_command,
+    "restart": _restart,
+    "reload": _reload,
+    "status": _status,
+    "run": _run,
+}
+
+
+def ctrl(ghost: Ghost, command: str | None, number: str | int | None) -> int:
+    """Obey one word; give the exit code."""
+    if command is None:
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+    obey = COMMANDS.get(command)
+    if obey is None:
+        return _complain(f"Command incorrect\nCommands: {', '.join(COMMANDS)}")
+    try:
+        return obey(ghost, number)
+    except GhostError as error:
+        return _complain(daemon.say(error))

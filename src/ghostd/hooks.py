@@ -1,0 +1,87 @@
+"""
+Hooks: the only door through which the manager enters code of its user.
+
+A hook may raise anything, even SystemExit: it is logged with the hook's name, and the
+loop goes on. The manager raises nothing of its own into a hook, since signals are
+only noted, so whatever comes out is the hook's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ghostd.logs import Log
+
+
+class Hooks(Protocol):
+    """What the manager and a spirit want from whoever owns the pool."""
+
+    def spawn(self, pid: int) -> object:
+        """Note that a spirit was born; it is a member already."""
+
+    def heartbeat(self, pid: int) -> object:
+        """Note a beat of a member."""
+
+    def reap(self, pid: int) -> object:
+        """Note that a spirit is dead; it is no member any more."""
+
+    def waitup(self) -> object:
+        """Do something before each wait."""
+
+    def finish(self, graceful: bool) -> object:
+        """Note that the pool shuts down."""
+
+    def hangup(self) -> object:
+        """Answer HUP and USR2."""
+
+    def spirit(self) -> object:
+        """Be the body of a spirit."""
+
+
+def call(
+    log: Log, slow: float, name: str, hook: Callable[..., object], *args: Any
+) -> bool:
+    """
+    Call a hook.
+
+    Args:
+        log: where its failure is told.
+        slow: seconds after which it is told that the loop was held up.
+        name: what the log calls it.
+        hook: what to call.
+        args: with what.
+
+    Returns:
+        False when it raised.
+    """
+    began = time.monotonic()
+    try:
+        hook(*args)
+    except BaseException as error:  # noqa: BLE001 - see the head of this file
+        log.error(
+            "Hook %s failed: %s",
+            name,
+            describe(error),
+            exc_info=True,
+            extra={"event": "hook.failed", "hook": name},
+        )
+        return False
+    took = time.monotonic() - began
+    if took > slow:
+        log.warn(
+            "Hook %s held the manager up for %.1f seconds",
+            name,
+            took,
+            extra={"event": "hook.slow", "hook": name, "seconds": took},
+        )
+    return True
+
+
+def describe(error: BaseException) -> str:
+    """Say an exception in one line, also one whose text raises itself."""
+    try:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:  # noqa: BLE001 - a text that cannot be had is no reason to die
+        return type(error).__name__

@@ -1,0 +1,296 @@
+"""
+Prefork: a daemon whose work is done by spirits.
+
+The façade of the pool. `startup` hands over to `manager`; the pool's decisions are in
+`core`, and what a spirit is in `spirit`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from time import monotonic
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ghostd import settings
+from ghostd.errors import GhostError, SettingsError
+from ghostd.ghost import Ghost
+from ghostd.settings import PoolSettings
+from ghostd.spirit import Spirit
+
+if TYPE_CHECKING:
+    from ghostd.core.member import Member
+    from ghostd.manager import Manager
+
+
+class PoolView(Mapping[int, "Member"]):
+    """The members of a pool by pid, to look at; it prints as a table."""
+
+    def __init__(self, members: Mapping[int, Member], now: float) -> None:
+        """Show *members* as of *now*."""
+        self._members = MappingProxyType(members)
+        self._now = now
+
+    def __getitem__(self, pid: int) -> Member:
+        """Give a member."""
+        return self._members[pid]
+
+    def __iter__(self) -> Iterator[int]:
+        """Go through the pids, the oldest member first."""
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        """Count the members."""
+        return len(self._members)
+
+    def __str__(self) -> str:
+        """Print a line for each member."""
+        lines = [f"{'pid':>8} slot generation phase    {'age':>9} {'last beat':>9}"]
+        for pid, member in self._members.items():
+            beat = "none" if member.beat is None else f"{self._now - member.beat:.1f} s"
+            lines.append(
+                f"{pid:>8} {member.slot:>4} {member.generation:>10} "
+                f"{member.phase.value:<8} {self._now - member.born:>7.1f} s {beat:>9}"
+            )
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+class Prefork(Ghost):
+    """
+    A pre-forking daemon.
+
+    Subclass it and override `spirit`, or give the body: ``Prefork(spirit=body)``.
+
+    Args:
+        keywords: the fields of `GhostSettings` and `PoolSettings`, ``workers`` as
+            another name of ``spirits``, and any hook by its name.
+
+    Raises:
+        SettingsError: a keyword is unknown, or its value is not allowed.
+    """
+
+    HOOKS: ClassVar[tuple[str, ...]] = (
+        *Ghost.HOOKS,
+        "finish",
+        "heartbeat",
+        "reap",
+        "spawn",
+        "spirit",
+        "waitup",
+    )
+
+    _CHECKS: ClassVar[dict[str, settings.Check]] = {
+        **settings.GHOST_CHECKS,
+        **settings.POOL_CHECKS,
+        "workers": settings.a_count_or_auto,
+    }
+
+    def _construct(self, keywords: dict[str, Any]) -> None:
+        if "workers" in keywords:
+            if keywords.get("spirits") is not None:
+                raise SettingsError("spirits and workers are the same: give one of them")
+            keywords = {**keywords, "spirits": keywords["workers"]}
+        given = settings.checked(settings.POOL_CHECKS, keywords)
+        if given.get("spirits") == "auto":
+            from ghostd.unix import processors
+
+            given["spirits"] = processors.usable()
+        self.pool_settings = PoolSettings(**given)
+        self._manager: Manager | None = None
+        self._patience = self.pool_settings.graceful_timeout
+
+    @staticmethod
+    def _signals() -> Any:
+        from ghostd.manager import SIGNALS
+
+        return SIGNALS
+
+    # -- what is set -----------------------------------------------------------
+
+    @property
+    def spirits(self) -> int:
+        """
+        Wanted number of spirits.
+
+        In the manager it can be set at any time, from a hook for example; the pool
+        follows in its next turn.
+        """
+        if self._manager is None:
+            return self.pool_settings.spirits
+        return self._manager.pool.wanted
+
+    @spirits.setter
+    def spirits(self, value: int) -> None:
+        number = settings.a_count("spirits", value)
+        if self._manager is None:
+            fields = {**self.pool_settings.plain(), "spirits": number}
+            self.pool_settings = PoolSettings(**fields)
+        else:
+            from ghostd.core.events import Resize
+
+            self._manager.wish(Resize(number))
+
+    workers = spirits
+
+    @property
+    def spare(self) -> int:
+        """At most this many extra spirits while others are leaving."""
+        return self.pool_settings.spare
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """Seconds between two beats of a spirit."""
+        return self.pool_settings.heartbeat_interval
+
+    @property
+    def heartbeat_timeout(self) -> float:
+        """Seconds that a spirit may be late with its beat."""
+        return self.pool_settings.heartbeat_timeout
+
+    @property
+    def graceful_timeout(self) -> float:
+        """Seconds from being told to quit to SIGKILL."""
+        return self.pool_settings.graceful_timeout
+
+    # -- what is ---------------------------------------------------------------
+
+    @property
+    def pool(self) -> PoolView:
+        """The members, pid -> member; empty where no pool runs."""
+        members = {} if self._manager is None else self._manager.pool.members
+        return PoolView(members, time.monotonic())
+
+    @property
+    def healthy(self) -> int:
+        """Number of members with at least one beat."""
+        return 0 if self._manager is None else self._manager.pool.healthy
+
+    @property
+    def slot(self) -> int | None:
+        """In a spirit: its place, 0 to ``spirits - 1``; elsewhere None."""
+        return self._spirit.slot
+
+    @property
+    def generation(self) -> int | None:
+        """In a spirit: how many reloads came before it; elsewhere None."""
+        return self._spirit.generation
+
+    # -- what to do ------------------------------------------------------------
+
+    def startup(self) -> int:
+        """
+        Run the manager until the pool is stopped; also without daemonizing.
+
+        Returns:
+            The exit code: 0, or 1 when the pool gave up.
+
+        Raises:
+            GhostError: there is no body, or this is not the main thread.
+        """
+        from ghostd.manager import Manager
+
+        self._check_body()
+        alone = not self._inbox.is_open
+        if alone:
+            self._inbox.open()
+            self._begin()
+        self._inbox.reaction = None
+        self._inbox.adopt()
+        self._manager = Manager(
+            self.pool_settings,
+            self,
+            self.log,
+            self._inbox,
+            become=self._become,
+            ready=self._report.ready,
+            housekeeping=self._keep_house,
+            boot_deadline=self._boot_deadline,
+        )
+        try:
+            code = self._manager.run()
+            if self._manager.pool.failure:
+                self._report.failed(self._manager.pool.failure)
+        finally:
+            self._manager = None
+            if alone:
+                self._inbox.close()
+        return code
+
+    def tick(self, finished: bool = False) -> bool:
+        """
+        Send the beat if one is due, and tell whether to go on; in the body's loop.
+
+        It never blocks and costs about as much as a method call, so call it as often
+        as you like. Outside a spirit it sends nothing.
+
+        Args:
+            finished: say farewell: this spirit leaves, its replacement may start.
+
+        Returns:
+            `ok`; False after a farewell.
+        """
+        spirit = self._spirit
+        if finished or monotonic() >= spirit.due:
+            return spirit.beat(finished)
+        return spirit.ok
+
+    def reload_spirits(self) -> None:
+        """In the manager: replace all spirits, one after another."""
+        from ghostd.core.events import Reload
+
+        if self._manager is not None:
+            self._manager.wish(Reload())
+
+    # -- hooks -----------------------------------------------------------------
+
+    def spirit(self) -> object:
+        """Be the body of a spirit; loop over `tick`. Must be overridden or given."""
+        raise GhostError(f"{type(self).__name__} has no spirit(): override it")
+
+    def spawn(self, pid: int) -> object:
+        """Note that a spirit was born; it is a member already."""
+
+    def heartbeat(self, pid: int) -> object:
+        """Note a beat of a member."""
+
+    def reap(self, pid: int) -> object:
+        """Note that a spirit is dead; it is no member any more."""
+
+    def waitup(self) -> object:
+        """Do something before each wait of the manager."""
+
+    def finish(self, graceful: bool) -> object:
+        """Note that the pool shuts down; once more if graceful becomes immediate."""
+
+    def hangup(self) -> object:
+        """Answer HUP and USR2: reopen the log, replace all spirits one by one."""
+        self.log.reopen()
+        self.reload_spirits()
+
+    # -- between the façade and the manager ------------------------------------
+
+    def _check_body(self) -> None:
+        if type(self).spirit is Prefork.spirit and "spirit" not in vars(self):
+            raise GhostError(
+                f"{self.name} has no body: override spirit(), or give spirit=callable"
+            )
+
+    def _serve(self) -> int:
+        result = self.startup()
+        return result if isinstance(result, int) else 0
+
+    def _become(self, spirit: Spirit) -> None:
+        self._spirit = spirit
+        self._manager = None
+
+    def _keep_house(self) -> None:
+        if self._filepid.held and not self._filepid.tend():
+            self.log.warn(
+                "Pidfile %s is gone and cannot be put back",
+                self.pidfile,
+                extra={"event": "pidfile.lost"},
+            )
+

@@ -1,0 +1,237 @@
+"""
+The spirit's side: what runs in the child between the fork and its end.
+
+The order of `enter` matters. Signals stay blocked until the spirit's own handlers
+stand; what belongs to the manager is closed before any code of the user runs; and
+whatever the body does, the process ends by `os._exit` here, so no frame, no
+``finally`` and no atexit of the launcher, the manager or the script runs in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import traceback
+from time import monotonic
+from typing import NoReturn
+
+from ghostd.hooks import Hooks, describe
+from ghostd.logs import Log
+from ghostd.unix import death, fork
+from ghostd.unix.lifeline import FarEnd
+
+IGNORED = (
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGTSTP,
+    signal.SIGPIPE,
+)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
+
+
+class Spirit:
+    """
+    What a spirit knows of itself; `Prefork.tick` reads it thousands of times a second.
+
+    Attributes:
+        ok: go on working.
+        due: when the next beat is to be sent, seconds on the monotonic clock.
+        slot: its place in the pool.
+        generation: which reload it belongs to.
+        pid: its process id.
+    """
+
+    __slots__ = (
+        "_far_end",
+        "_graceful",
+        "_interval",
+        "_manager",
+        "_presence",
+        "_wake",
+        "due",
+        "generation",
+        "ok",
+        "pid",
+        "slot",
+    )
+
+    def __init__(  # noqa: PLR0913 - each is one fact of the birth
+        self,
+        slot: int,
+        generation: int,
+        far_end: FarEnd,
+        presence: int,
+        manager: int,
+        interval: float,
+        graceful: float,
+    ) -> None:
+        """Note the facts of the birth; `enter` makes them true."""
+        self.ok = True
+        self.due = 0.0
+        self.slot = slot
+        self.generation = generation
+        self.pid = os.getpid()
+        self._far_end = far_end
+        self._presence = presence
+        self._manager = manager
+        self._interval = interval
+        self._graceful = graceful
+        self._wake = -1
+
+    def beat(self, finished: bool) -> bool:
+        """Send the beat that is due, or the farewell, and tell whether to go on."""
+        now = monotonic()
+        if os.getpid() != self.pid:
+            # A child of the spirit's: it must not vouch for its parent.
+            return self.ok
+        if now >= self.due:
+            self.due = now + self._interval
+            if not self._far_end.beat(now) and self.ok:
+                self._orphaned()
+        if finished and self.ok:
+            self.ok = False
+            self._far_end.farewell(now)
+        return self.ok
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep at most so long, beating; a QUIT or the manager's death ends it."""
+        until = monotonic() + seconds
+        poll = self._open_wake()
+        while self.ok:
+            now = monotonic()
+            if now >= self.due:
+                self.beat(finished=False)
+            # The end of the wait lies on the hour of the next beat where both are
+            # near: a body that waits for 1 s and beats every 5 s wakes once a second.
+            pause = min(until, self.due) - monotonic()
+            if now >= until or not self.ok:
+                break
+            for fd, _ in poll.poll(max(0.0, pause) * 1000):
+                if fd == self._presence:
+                    self._orphaned()
+                else:
+                    fork.drain(fd)
+        return self.ok
+
+    def _open_wake(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self._presence, select.POLLIN)
+        if self._wake < 0:
+            self._wake, write = fork.pipe()
+            signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+            fork.keep_private(self._wake, write)
+        poll.register(self._wake, select.POLLIN)
+        return poll
+
+    def on_quit(self, _number: int, _frame: object) -> None:
+        """Be asked to leave: by the manager, or by the kernel because it is gone."""
+        self.ok = False
+        if os.getppid() != self._manager:
+            self._orphaned()
+
+    def _orphaned(self) -> None:
+        """Leave because the manager is gone; whoever does not look is ended."""
+        self.ok = False
+        if os.getpid() == self.pid:
+            # Nobody else is left to keep the graceful timeout.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, self._graceful))
+
+    def arm(self) -> None:
+        """Have the manager's death told to us even while the body never ticks."""
+        if not death.arm(signal.SIGQUIT):
+            _watch_presence(self._presence, self.pid)
+        if os.getppid() != self._manager:
+            self._orphaned()  # it died before we could ask to be told
+
+
+def _watch_presence(presence: int, pid: int) -> None:
+    """Do with a thread what only Linux can do without one."""
+    import threading
+
+    def watch() -> None:
+        select.select([presence], [], [])
+        os.kill(pid, signal.SIGQUIT)
+
+    threading.Thread(target=watch, name="ghostd-presence", daemon=True).start()
+
+
+class Outside:
+    """What stands in a process that is no spirit: nothing is ever due."""
+
+    due = float("inf")
+    slot = None
+    generation = None
+
+    def __init__(self) -> None:
+        """Be well."""
+        self.ok = True
+
+    def beat(self, finished: bool) -> bool:  # noqa: ARG002 - a spirit's signature
+        """Send nothing to nobody."""
+        return self.ok
+
+
+def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: set[signal.Signals]) -> NoReturn:
+    """Be a spirit until the body returns, raises or is ended."""
+    code = 1
+    try:
+        _take_signals(spirit)
+        spirit.arm()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = _live(spirit, hooks, log)
+    finally:
+        fork.flush()
+        # SIGQUIT stays harmless up to here: our handler is never taken down.
+        os._exit(code)
+
+
+def _take_signals(spirit: Spirit) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, spirit.on_quit)
+
+
+def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:
+    """Run the body; give the exit code."""
+    try:
+        hooks.spirit()
+    except SystemExit as error:
+        return _exit_code(error)
+    except BaseException as error:  # noqa: BLE001 - the body is the user's
+        spirit._far_end.last_words(traceback.format_exc())  # noqa: SLF001 - one story
+        # The log may be what is broken.
+        with contextlib.suppress(Exception):
+            log.error(
+                "Spirit %d failed: %s",
+                spirit.pid,
+                describe(error),
+                exc_info=True,
+                extra={"event": "spirit.failed"},
+            )
+        return 1
+    return 0
+
+
+def _exit_code(error: SystemExit) -> int:
+    """Read SystemExit as Python does: None is 0, a text is printed and is 1."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    with contextlib.suppress(Exception):
+        print(error.code, file=sys.stderr)
+    return 1

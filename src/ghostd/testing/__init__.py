@@ -1,0 +1,55 @@
+"""
+Tools for tests of daemons: a world without time, and a referee of the pool's rules.
+
+Nothing in ghostd imports this package; it may import everything.
+"""
+
+from ghostd.testing.referee import INVARIANTS, Referee, Violation
+from ghostd.testing.world import (
+    CRASHING,
+    FAREWELL,
+    FORKING,
+    HUNG,
+    LYING,
+    MUTE,
+    OBEDIENT,
+    PEACE,
+    RETURNING,
+    SHORT,
+    SLOW,
+    STILLBORN,
+    STUBBORN,
+    TEMPERAMENTS,
+    UNKILLABLE,
+    FakeClock,
+    Faults,
+    Temperament,
+    World,
+    run_in_world,
+)
+
+__all__ = [
+    "CRASHING",
+    "FAREWELL",
+    "FORKING",
+    "HUNG",
+    "INVARIANTS",
+    "LYING",
+    "MUTE",
+    "OBEDIENT",
+    "PEACE",
+    "RETURNING",
+    "SHORT",
+    "SLOW",
+    "STILLBORN",
+    "STUBBORN",
+    "TEMPERAMENTS",
+    "UNKILLABLE",
+    "FakeClock",
+    "Faults",
+    "Referee",
+    "Temperament",
+    "Violation",
+    "World",
+    "run_in_world",
+]

@@ -1,0 +1,190 @@
+"""
+Becoming a daemon, and telling the launcher the truth about it.
+
+Two forks: the first makes the daemon no child of the launcher's and lets it lead a
+session, the second takes its right to ever get a terminal again. Between daemon and
+launcher lies a pipe. What the daemon says there decides what ``start`` prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import time
+
+from ghostd.unix import doors, fork
+from ghostd.values import Value
+
+_SEPARATOR = b"\0"
+
+
+class Verdict(Value):
+    """
+    What became of a daemon that was started.
+
+    Attributes:
+        up: it runs, as far as it can be told.
+        pid: its process id, 0 when it never had one that counts.
+        reason: why it is not up, a readable block; "" if it is.
+    """
+
+    up: bool
+    pid: int
+    reason: str = ""
+
+
+class Report:
+    """The daemon's end of the pipe to its launcher; every method may be repeated."""
+
+    def __init__(self, fd: int = -1) -> None:
+        """Take the descriptor over; -1: nobody is waiting."""
+        self._fd = fd
+        if fd >= 0:
+            fork.keep_private(fd)
+
+    def pid(self) -> None:
+        """Say who we are: the pidfile is ours."""
+        self._send("pid", str(os.getpid()))
+
+    def ready(self) -> None:
+        """Say that the daemon is up, and hang up."""
+        self._send("ready", "")
+        self.close()
+
+    def failed(self, reason: str) -> None:
+        """Say why the daemon will not be up; it hangs up when it is gone."""
+        self._send("failed", reason)
+
+    def close(self) -> None:
+        """Hang up."""
+        fork.close(self._fd)
+        self._fd = -1
+
+    def _send(self, word: str, text: str) -> None:
+        if self._fd < 0:
+            return
+        data = f"{word} {text}".encode("utf-8", "replace").replace(_SEPARATOR, b"")
+        # A launcher that was killed cannot be told; the daemon lives on.
+        with contextlib.suppress(OSError):
+            os.write(self._fd, data[:32_768] + _SEPARATOR)
+
+
+def listen(fd: int, deadline: float) -> Verdict:
+    """
+    Hear the daemon out, at most until *deadline* on the monotonic clock.
+
+    A daemon that is still on its way by then counts as up. After a failure this
+    returns only when the daemon is gone, so that nothing is left running.
+    """
+    data = b""
+    pid = 0
+    reason = ""
+    while True:
+        patience = None if reason else max(0.0, deadline - time.monotonic())
+        if not select.select([fd], [], [], patience)[0]:
+            return Verdict(up=True, pid=pid)
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            return Verdict(up=False, pid=pid, reason=reason or _silent_end(pid))
+        *messages, data = (data + chunk).split(_SEPARATOR)
+        for message in messages:
+            word, _, text = message.decode("utf-8", "replace").partition(" ")
+            if word == "pid":
+                pid = int(text)
+            elif word == "ready":
+                return Verdict(up=True, pid=pid)
+            else:
+                reason = text
+
+
+def _silent_end(pid: int) -> str:
+    name = f"Process {pid}" if pid else "The daemon"
+    return f"{name} ended before it was up and said nothing; its log may tell more"
+
+
+def open_standard_streams() -> None:
+    """Put /dev/null where 0, 1 or 2 is closed, or the next file would land there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+
+
+def detach(report: tuple[int, int]) -> tuple[int, Report | None]:
+    """
+    Fork twice.
+
+    Args:
+        report: a pipe, read end first.
+
+    Returns:
+        In the launcher the pid of the process in between, to be waited for, and
+        None; in the daemon 0 and its `Report`.
+    """
+    read, write = report
+    fork.flush()
+    pid = os.fork()
+    if pid:
+        fork.close(write)
+        return pid, None
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    fork.close(read)
+    os.set_blocking(write, True)
+    return 0, Report(write)
+
+
+def inherited(keep: set[int]) -> list[int]:
+    """
+    List the descriptors that came with us through an exec, but for those in *keep*.
+
+    What this program itself opened is close-on-exec, Python sees to that. What is
+    not must have been left open by whoever started us.
+    """
+    if doors.PROC:
+        fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    else:
+        fds = list(range(min(os.sysconf("SC_OPEN_MAX"), 4096)))
+    found = []
+    for fd in fds:
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):
+                if os.get_inheritable(fd):
+                    found.append(fd)
+    return found
+
+
+def activated() -> set[int]:
+    """List the descriptors that an init system passed to this very process."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return set()
+    number = os.environ.get("LISTEN_FDS", "")
+    many = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
+    return set(range(3, 3 + many))
+
+
+def let_go(umask: int, meant: set[int]) -> None:
+    """Drop what ties a daemon to where it was started: files, mask, folder, streams."""
+    os.umask(umask)
+    if os.geteuid() == 0:
+        # Root's daemon must not keep a file system from being unmounted.
+        os.chdir("/")
+    for fd in inherited(meant):
+        os.close(fd)
+    fork.flush()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for stream in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(Exception):
+            if stream is not None:
+                stream.flush()
+    for fd in range(3):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)

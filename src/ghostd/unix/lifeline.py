@@ -1,0 +1,151 @@
+"""
+The lifeline: one pipe for each spirit, from the spirit to the manager.
+
+It carries records of nine bytes: what (a beat, a farewell) and when. Who says it is
+the pipe itself, so no spirit can speak for another. Last words, the traceback of a
+spirit's exception, may follow as text. A write never blocks: what does not fit is
+dropped, since a full pipe says "alive" a thousand times already.
+
+A farewell closes the pipe, and that hang-up is what wakes the manager. Beats wake
+nobody: the manager reads them when it looks, once in each heartbeat interval. End
+of file is a hint and never a death notice, because a grandchild may hold the pipe.
+
+The other direction needs no words: `Presence` is one pipe of the whole pool, whose
+write end only the manager has. When it reports end of file, the manager is gone.
+
+Numbers and the designs not taken: docs/adr/0001.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from enum import IntEnum
+
+from ghostd.unix import fork
+
+_RECORD = struct.Struct("=Bd")
+LONGEST_WORDS = 16_384
+
+
+class Kind(IntEnum):
+    """What a record says."""
+
+    BEAT = 1
+    FAREWELL = 2
+    WORDS = 3
+
+
+class Lifeline:
+    """The manager's end of a spirit's pipe."""
+
+    def __init__(self) -> None:
+        """
+        Make the pipe; to be called right before the fork.
+
+        Raises:
+            OSError: no descriptor left.
+        """
+        self.fd, self.far_fd = fork.pipe()
+        fork.keep_private(self.fd)
+        self._tail = b""
+        self._words = b""
+        self._in_words = False
+
+    def read(self) -> list[tuple[Kind, float]]:
+        """
+        Take out what has come, at most some hundred records at a time.
+
+        Bytes that no spirit of ours writes are skipped: a mad one only harms itself.
+        """
+        data = self._tail + fork.drain(self.fd)
+        self._tail = b""
+        records: list[tuple[Kind, float]] = []
+        at = 0
+        while at < len(data) and not self._in_words:
+            if data[at] not in (Kind.BEAT, Kind.FAREWELL, Kind.WORDS):
+                at += 1
+                continue
+            if len(data) - at < _RECORD.size:
+                self._tail = data[at:]
+                return records
+            kind, stamp = _RECORD.unpack_from(data, at)
+            at += _RECORD.size
+            if kind == Kind.WORDS:
+                self._in_words = True
+            else:
+                records.append((Kind(kind), stamp))
+        if self._in_words and len(self._words) < LONGEST_WORDS:
+            self._words += data[at:]
+        return records
+
+    @property
+    def last_words(self) -> str:
+        """Give the spirit's last words so far, or ""."""
+        return self._words[:LONGEST_WORDS].decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Give the manager's descriptors back, also one that no child took."""
+        fork.close(self.fd, self.far_fd)
+        self.fd = self.far_fd = -1
+
+    def hand_over(self) -> None:
+        """Close the spirit's end, in the manager, after the fork."""
+        fork.close(self.far_fd)
+        self.far_fd = -1
+
+
+class FarEnd:
+    """The spirit's end of its pipe."""
+
+    def __init__(self, fd: int) -> None:
+        """Take the descriptor over; children of the spirit will not have it."""
+        self.fd = fd
+        fork.keep_private(fd)
+
+    def beat(self, now: float) -> bool:
+        """Say alive; False: nobody can hear it any more."""
+        return self._write(_RECORD.pack(Kind.BEAT, now))
+
+    def farewell(self, now: float) -> None:
+        """Say finished, and hang up: nothing can be said after that."""
+        self._write(_RECORD.pack(Kind.FAREWELL, now))
+        fork.close(self.fd)
+        self.fd = -1
+
+    def last_words(self, text: str) -> None:
+        """Say why it ends; after this no beat is understood."""
+        data = text.encode("utf-8", "replace")
+        # The end of a long traceback tells more than its beginning.
+        self._write(_RECORD.pack(Kind.WORDS, 0.0) + data[-LONGEST_WORDS:])
+
+    def _write(self, data: bytes) -> bool:
+        if self.fd < 0:
+            return True
+        try:
+            os.write(self.fd, data)
+        except BlockingIOError:
+            return True  # full, so the manager has plenty to read
+        except OSError:
+            return False
+        return True
+
+
+class Presence:
+    """
+    A pipe that tells spirits that their manager lives.
+
+    Attributes:
+        fd: the spirits' end; readable means the manager is gone.
+    """
+
+    def __init__(self) -> None:
+        """Make the pipe."""
+        self.fd, self._write = fork.pipe()
+        # A child that kept this end would make a dead manager look alive.
+        fork.keep_private(self._write)
+
+    def close(self) -> None:
+        """Give the descriptors back; whoever still listens is told that we go."""
+        fork.close(self.fd, self._write)
+        self.fd = self._write = -1

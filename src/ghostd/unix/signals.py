@@ -1,0 +1,116 @@
+"""
+The signal inbox: signals are noted, never handled where they strike.
+
+A handler of ours counts the signal and returns. Python's C handler has already
+written a byte into the wake-up pipe, which ends the wait of whoever reads it. Only
+the flag counts: 70,000 signals leave 65,536 bytes in the pipe, and 50 deaths make
+one SIGCHLD, so the bytes say *look*, not *how many*.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ghostd.errors import GhostError
+from ghostd.unix import fork
+
+Handler = Callable[[int, Any], Any]
+
+
+class SignalInbox:
+    """
+    Notes signals until they are taken out.
+
+    Args:
+        signals: which ones; SIGCHLD may be among them.
+
+    Attributes:
+        fd: becomes readable when a signal arrived; `take` empties it.
+        reaction: called with each signal right after it was noted, between two
+            instructions of the main thread; None: nothing is.
+        adopted: handlers of the user's that `adopt` found, by signal.
+    """
+
+    def __init__(self, signals: Iterable[signal.Signals]) -> None:
+        """Prepare; nothing is changed before `open`."""
+        self.fd = -1
+        self.reaction: Callable[[int], None] | None = None
+        self.adopted: dict[int, Handler] = {}
+        self._signals = tuple(signals)
+        self._write = -1
+        self._noted: dict[int, int] = {}
+        self._old: dict[int, Any] = {}
+        self._old_mask: set[Any] = set()
+        self._old_wakeup = -1
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether signals are being noted."""
+        return self.fd >= 0
+
+    def open(self) -> None:
+        """
+        Take the signals over; also those that a parent had blocked or ignored.
+
+        Raises:
+            GhostError: not in the main thread, where alone Python handles signals.
+        """
+        self.fd, self._write = fork.pipe()
+        fork.keep_private(self.fd, self._write)
+        try:
+            self._old_wakeup = signal.set_wakeup_fd(
+                self._write, warn_on_full_buffer=False
+            )
+        except ValueError:
+            fork.close(self.fd, self._write)
+            self.fd = self._write = -1
+            raise GhostError("a daemon must run in the main thread") from None
+        for number in self._signals:
+            self._old[number] = signal.signal(number, self._note)
+        self._old_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._noted[number] = self._noted.get(number, 0) + 1
+        if self.reaction is not None:
+            self.reaction(number)
+
+    def adopt(self) -> None:
+        """
+        Let handlers that the user installed since `open` win, but from the loop.
+
+        A Python handler of the user's could raise between any two instructions of
+        the manager, and lose a child. So it is put aside, its signal is noted like
+        ours, and the loop calls it as a hook. SIG_DFL and SIG_IGN stay as they are.
+        """
+        for number in signal.valid_signals():
+            handler = signal.getsignal(number)
+            mine = handler == self._note or handler is signal.default_int_handler
+            if callable(handler) and not mine and not isinstance(handler, int):
+                self.adopted[number] = handler
+                self._old.setdefault(number, handler)
+                signal.signal(number, self._note)
+
+    def take(self) -> dict[int, int]:
+        """Empty the inbox: how often each signal struck, in order of first arrival."""
+        fork.drain(self.fd)
+        noted = self._noted
+        # A signal that strikes between these two lines is in one dict or the other.
+        self._noted = {}
+        return noted
+
+    def close(self) -> None:
+        """Give everything back as it was found."""
+        if not self.is_open:
+            return
+        for number, handler in self._old.items():
+            # None: installed from C, out of Python's reach in both directions.
+            if handler is not None:
+                signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
+        fork.close(self.fd, self._write)
+        self.fd = self._write = -1
+        self._old.clear()
+        self.adopted.clear()
