@@ -52,6 +52,7 @@ from ghostd.testing.referee import Referee, Violation
 from ghostd.values import Value
 
 NEVER = math.inf
+MOSTLY = 0.7
 MOST_PLANS = 200
 """Plans in one turn, after which the pool must be talking to itself."""
 
@@ -295,7 +296,7 @@ class World:
         self._deaths: list[Spirit] = []
         self._loud = False
         self._deadline: float | None = now
-        self._listen_at = now
+        self._listen_at = self._time = now
         self._calm = False
 
     # -- what one can ask ----------------------------------------------------------
@@ -471,7 +472,7 @@ class World:
         wake = max(begun, planned)
         if self._signals:
             wake = begun
-        elif self.faults.yawns and self.rng.random() < self.faults.yawns < wake < NEVER:
+        elif wake < NEVER and self._chance(self.faults.yawns):
             wake = begun + (wake - begun) * self.rng.random()
         wake = self._sleep(min(wake, end))
         if not self._loud and not self._signals and (wake == end or wake == NEVER):
@@ -486,7 +487,8 @@ class World:
         return True
 
     def _take_turn(self, late: float, *, timed: bool) -> None:
-        now = self.clock.now
+        # One time for the whole turn, also where a hook lets the clock go on.
+        self._time = now = self.clock.now
         self.turns += 1
         if timed:
             self._listen_at = now + self.patience
@@ -504,7 +506,7 @@ class World:
                     self._perform(action)
             else:
                 self._fail("I20 work", f"{MOST_PLANS} plans in one turn")
-            if self.faults.rebirths and self.rng.random() < self.faults.rebirths:
+            if self._chance(self.faults.rebirths):
                 self._rebirth()
             self._deadline = self.pool.next_deadline()
             self.referee.turned(now, self._deadline, self.pool.healthy)
@@ -528,23 +530,26 @@ class World:
     def _misfortune(self) -> None:
         """Throw the dice for this turn."""
         faults, rng, now = self.faults, self.rng, self.clock.now
-        chance = rng.random
-        if faults.halts and chance() < faults.halts:
+        if self._chance(faults.halts):
             self.halt(self._long())
-        if faults.growths and chance() < faults.growths:
+        if self._chance(faults.growths):
             self._signals.append(self._growth())
-        if faults.reloads and chance() < faults.reloads:
+        if self._chance(faults.reloads):
             self._signals.append(Reload())
-        if faults.stops and chance() < faults.stops:
-            self._signals.append(Stop(chance() < 0.7))  # noqa: PLR2004  # mostly
-        if faults.outages and chance() < faults.outages:
-            self._forks_fail_until = now + 60 * chance()
-        if faults.murders and chance() < faults.murders and self.spirits:
+        if self._chance(faults.stops):
+            self._signals.append(Stop(rng.random() < MOSTLY))
+        if self._chance(faults.outages):
+            self._forks_fail_until = now + 60 * rng.random()
+        if self.spirits and self._chance(faults.murders):
             self._at(0.0, "killed", self.spirits[rng.choice([*self.spirits])])
-        if faults.strangers and chance() < faults.strangers:
+        if self._chance(faults.strangers):
             self._signals.append(self._stranger(now))
-        if faults.freezes and chance() < faults.freezes:
+        if self._chance(faults.freezes):
             self.freeze(self._long())
+
+    def _chance(self, rate: float) -> bool:
+        """Throw the dice, but not for nothing: most faults are off."""
+        return rate > 0.0 and self.rng.random() < rate
 
     def _growth(self) -> Event:
         number = self.rng.randrange(4)
@@ -581,17 +586,16 @@ class World:
                 spirit.heard = True
         events += [self._exited(spirit) for spirit in self._deaths]
         self._deaths = []
-        faults, chance = self.faults, self.rng.random
-        if faults.doubled and events and chance() < faults.doubled:
+        if events and self._chance(self.faults.doubled):
             events += [
                 event for event in events if isinstance(event, Beat | Farewell | Exited)
             ]
-        if faults.shuffled and chance() < faults.shuffled:
+        if self._chance(self.faults.shuffled):
             self.rng.shuffle(events)
         return events
 
     def _observe(self, event: Event) -> None:
-        now = self.clock.now
+        now = self._time
         self.history.append((now, event))
         self.counts[type(event).__name__] += 1
         self.referee.observed(event, now)
@@ -626,7 +630,7 @@ class World:
         if temperament.lies:
             stamp += temperament.lies[spirit.beats % len(temperament.lies)]
         spirit.beats += 1
-        if not self.faults.lost or self.rng.random() >= self.faults.lost:
+        if not self._chance(self.faults.lost):
             spirit.mail.append(Beat(spirit.pid, stamp))
             self._loud = self._loud or not spirit.heard
         if spirit.beats < temperament.beats:
@@ -668,7 +672,7 @@ class World:
     # -- actions out ---------------------------------------------------------------
 
     def _perform(self, action: Action) -> None:
-        self.history.append((self.clock.now, action))
+        self.history.append((self._time, action))
         self.counts[type(action).__name__] += 1
         match action:
             case Spawn():
@@ -678,15 +682,13 @@ class World:
             case Kill():
                 self._kill(self.spirits[action.pid])
             case Call():
-                if self.faults.slow and self.rng.random() < self.faults.slow:
+                if self._chance(self.faults.slow):
                     self.halt(self._long())
             case Say() | Ready():
                 pass
 
     def _fork(self, action: Spawn) -> None:
-        now, faults = self.clock.now, self.faults
-        fails = now < self._forks_fail_until
-        if fails or (faults.forks and self.rng.random() < faults.forks):
+        if self.clock.now < self._forks_fail_until or self._chance(self.faults.forks):
             self._observe(SpawnFailed("no more processes"))
             return
         spirit = Spirit(self._pid(), self.choose(self.rng, self._births))
@@ -700,7 +702,7 @@ class World:
         self._observe(Spawned(spirit.pid, action.slot, action.generation))
 
     def _pid(self) -> int:
-        if self.faults.reused and self.rng.random() < self.faults.reused:
+        if self._chance(self.faults.reused):
             return next(pid for pid in count(2) if pid not in self.spirits)
         return next(pid for pid in self._pids if pid not in self.spirits)
 
