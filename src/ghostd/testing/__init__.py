@@ -1,9 +1,10 @@
 """
-Tools for tests of daemons: a world without time, and a referee of the pool's rules.
+Tools for tests of daemons: real ones on a leash, a world without time, and a referee.
 
 Nothing in ghostd imports this package; it may import everything.
 """
 
+from ghostd.testing.daemon import Daemon, DaemonError
 from ghostd.testing.referee import INVARIANTS, Referee, Violation
 from ghostd.testing.world import (
     CRASHING,
@@ -45,6 +46,8 @@ __all__ = [
     "STUBBORN",
     "TEMPERAMENTS",
     "UNKILLABLE",
+    "Daemon",
+    "DaemonError",
     "FakeClock",
     "Faults",
     "Referee",
