@@ -12,6 +12,7 @@ import sys
 
 from ghostd.errors import GhostError
 from ghostd.ghost import Ghost
+from ghostd.unix import terminal
 
 USAGE = "usage: python -m ghostd package.module:Class COMMAND"
 
@@ -46,16 +47,14 @@ def load(name: str) -> Ghost:
 def main(arguments: list[str]) -> int:
     """Obey the command line; give the exit code."""
     if not arguments or arguments[0] in {"-h", "--help"}:
-        print(USAGE, file=sys.stderr if not arguments else sys.stdout)
-        return 0 if arguments else 1
+        return terminal.say(USAGE) if arguments else terminal.complain(USAGE)
     name, *words = arguments
     # The daemon is named after the class, not after this file.
     sys.argv = [name.rpartition(":")[2] or name, *words]
     try:
         ghost = load(name)
     except GhostError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return terminal.complain(str(error))
     return ghost.ctrl(words[0] if words else "")
 
 

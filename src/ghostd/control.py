@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ghostd import daemon
 from ghostd.errors import AlreadyRunning, GhostError, PidfileError, StartError
-from ghostd.unix import privilege
-from ghostd.unix.daemonize import Report
+from ghostd.unix import privilege, terminal
 from ghostd.unix.privilege import Identity
 from ghostd.unix.process import Process
 
@@ -27,16 +25,6 @@ if TYPE_CHECKING:
 IMMEDIATE = 5.0
 MARGIN = 3.0
 RUNNING, DEAD_WITH_PIDFILE, NOT_RUNNING, UNKNOWN = 0, 1, 3, 4
-
-
-def _complain(text: str) -> int:
-    print(text.rstrip(), file=sys.stderr, flush=True)
-    return 1
-
-
-def _print(text: str) -> int:
-    print(text, flush=True)
-    return 0
 
 
 def _prepare(ghost: Ghost) -> Identity | None:
@@ -56,30 +44,28 @@ def start(ghost: Ghost) -> int:
     """
     try:
         if pid := ghost.filepid.running():
-            return _complain(f"Already running {pid}")
+            return terminal.complain(f"Already running {pid}")
         identity = _prepare(ghost)
         ghost.preinit()
-    except GhostError as error:
-        return _complain(f"{ghost.name} did not start: {daemon.say(error)}")
-    except Exception:  # noqa: BLE001 - preinit is the user's
-        return _complain(f"{ghost.name} did not start:\n{traceback.format_exc()}")
+    except Exception as error:  # noqa: BLE001 - preinit is the user's
+        return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
     try:
-        verdict = daemon.launch(ghost, identity)
+        verdict = ghost._daemon.launch()
     except OSError as error:
-        return _complain(f"{ghost.name} did not start: {error}")
+        return terminal.complain(f"{ghost.name} did not start: {error}")
     if verdict is None:
         code = 1
         try:
-            code = daemon.live(ghost, identity, ghost._report, foreground=False)
+            code = ghost._daemon.live(ghost, identity, foreground=False)
         finally:
             # Whatever the script has around ctrl() belongs to the launcher.
             os._exit(code)
     if verdict.up:
-        ghost._known_pid = verdict.pid
+        ghost._daemon.known_pid = verdict.pid
         return 0
     if verdict.reason.startswith("Already running"):
-        return _complain(verdict.reason)
-    return _complain(f"{ghost.name} did not start: {verdict.reason}")
+        return terminal.complain(verdict.reason)
+    return terminal.complain(f"{ghost.name} did not start: {verdict.reason}")
 
 
 def become_daemon(ghost: Ghost) -> None:
@@ -93,20 +79,21 @@ def become_daemon(ghost: Ghost) -> None:
     privilege.check(identity)
     if pid := ghost.filepid.running():
         raise AlreadyRunning(f"Already running {pid}", pid)
-    verdict = daemon.launch(ghost, identity)
+    life = ghost._daemon
+    verdict = life.launch()
     if verdict is None:
         try:
-            daemon.settle(ghost, identity, ghost._report, foreground=False)
+            life.settle(identity, foreground=False)
         except BaseException as error:  # noqa: BLE001 - the launcher must hear of it
-            ghost._report.failed(daemon.say(error))
+            life.report.failed(daemon.say(error))
             os._exit(1)
-        ghost._inbox.reaction = ghost._react
-        ghost._report.ready()
-        return
-    if not verdict.up:
+        life.inbox.reaction = life.reaction(ghost)
+        life.report.ready()
+    elif verdict.up:
+        # The script's atexit functions and buffers belong to the daemon now.
+        os._exit(0)
+    else:
         raise StartError(verdict.reason)
-    # The script's atexit functions and buffers belong to the daemon now.
-    os._exit(0)
 
 
 def run(ghost: Ghost) -> int:
@@ -114,12 +101,10 @@ def run(ghost: Ghost) -> int:
     try:
         identity = _prepare(ghost)
         ghost.preinit()
-    except GhostError as error:
-        return _complain(f"{ghost.name} did not start: {daemon.say(error)}")
-    except Exception:  # noqa: BLE001 - preinit is the user's
-        return _complain(f"{ghost.name} did not start:\n{traceback.format_exc()}")
+    except Exception as error:  # noqa: BLE001 - preinit is the user's
+        return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
     os.umask(ghost.settings.umask)
-    return daemon.live(ghost, identity, Report(), foreground=True)
+    return ghost._daemon.live(ghost, identity, foreground=True)
 
 
 def stop(ghost: Ghost) -> int:
@@ -148,20 +133,19 @@ def stop(ghost: Ghost) -> int:
 
 def _stop(ghost: Ghost, process: Process) -> int:
     patience = ghost._patience + MARGIN
-    terminal = sys.stderr.isatty()
+    watched = sys.stderr.isatty()
     process.send(signal.SIGQUIT)
     # A stopped daemon could not obey; systemd wakes those too.
     process.send(signal.SIGCONT)
     try:
-        if not process.ends_within(0.5 if terminal else 0.0) and terminal:
-            print(
+        if not process.ends_within(0.5 if watched else 0.0) and watched:
+            terminal.complain(
                 f"Waiting up to {patience:g} seconds for {process.pid} to finish "
-                "(Ctrl-C leaves it finishing on its own)",
-                file=sys.stderr,
+                "(Ctrl-C leaves it finishing on its own)"
             )
         gone = process.ends_within(patience)
     except KeyboardInterrupt:
-        print(f"\n{process.pid} is finishing on its own", file=sys.stderr)
+        terminal.complain(f"\n{process.pid} is finishing on its own")
         return -process.pid
     if not gone:
         process.send(signal.SIGTERM)
@@ -198,9 +182,9 @@ def restart(ghost: Ghost) -> int:
     try:
         _prepare(ghost)
         if (stopped := stop(ghost)) < 0:
-            return _complain(f"{-stopped} would not die")
+            return terminal.complain(f"{-stopped} would not die")
     except GhostError as error:
-        return _complain(f"{ghost.name} was not restarted: {daemon.say(error)}")
+        return terminal.complain(f"{ghost.name} was not restarted: {daemon.say(error)}")
     return start(ghost)
 
 
@@ -224,7 +208,7 @@ def reload(ghost: Ghost, number: str | int | None = None) -> int:
         ) from None
     finally:
         process.close()
-    ghost._known_pid = process.pid
+    ghost._daemon.known_pid = process.pid
     return 0
 
 
@@ -237,7 +221,7 @@ def signal_number(name: str, value: str | int | None) -> signal.Signals | None:
     """
     if value is None:
         return signal.SIGHUP
-    if value == 0 or value == "0":
+    if value in (0, "0"):
         return None
     text = str(value).upper()
     try:
@@ -254,35 +238,35 @@ def signal_number(name: str, value: str | int | None) -> signal.Signals | None:
 
 
 def _start(ghost: Ghost, _signal: str | int | None) -> int:
-    return start(ghost) or _print(f"Running {ghost.pid}")
+    return start(ghost) or terminal.say(f"Running {ghost.pid}")
 
 
 def _stop_command(ghost: Ghost, _signal: str | int | None) -> int:
     stopped = stop(ghost)
     if stopped < 0:
-        return _complain(f"{-stopped} is still running")
-    return _print(f"Stopped {stopped}" if stopped else "Not running")
+        return terminal.complain(f"{-stopped} is still running")
+    return terminal.say(f"Stopped {stopped}" if stopped else "Not running")
 
 
 def _restart(ghost: Ghost, _signal: str | int | None) -> int:
-    return restart(ghost) or _print("Restart successful")
+    return restart(ghost) or terminal.say("Restart successful")
 
 
 def _reload(ghost: Ghost, number: str | int | None) -> int:
     before = ghost.filepid.running()
     code = reload(ghost, number)
-    return code or _print(f"{'Reloading' if before else 'Running'} {ghost.pid}")
+    return code or terminal.say(f"{'Reloading' if before else 'Running'} {ghost.pid}")
 
 
 def _status(ghost: Ghost, _signal: str | int | None) -> int:
     try:
         pid = ghost.filepid.running()
     except PidfileError as error:
-        _complain(daemon.say(error))
+        terminal.complain(daemon.say(error))
         return UNKNOWN
     if pid:
-        return _print(f"Running {pid}")
-    _print("Not running")
+        return terminal.say(f"Running {pid}")
+    terminal.say("Not running")
     return DEAD_WITH_PIDFILE if ghost.filepid.exists() else NOT_RUNNING
 
 
@@ -306,8 +290,8 @@ def ctrl(ghost: Ghost, command: str | None, number: str | int | None) -> int:
         command = sys.argv[1] if len(sys.argv) > 1 else ""
     obey = COMMANDS.get(command)
     if obey is None:
-        return _complain(f"Command incorrect\nCommands: {', '.join(COMMANDS)}")
+        return terminal.complain(f"Command incorrect\nCommands: {', '.join(COMMANDS)}")
     try:
         return obey(ghost, number)
     except GhostError as error:
-        return _complain(daemon.say(error))
+        return terminal.complain(daemon.say(error))

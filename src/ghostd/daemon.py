@@ -9,158 +9,260 @@ in words, with the traceback of the user's code.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import time
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from ghostd import hooks
 from ghostd.errors import GhostError, Interrupted
-from ghostd.logs import open_log
-from ghostd.unix import daemonize, privilege
-from ghostd.unix.daemonize import Report
+from ghostd.logs import Log, open_log
+from ghostd.settings import GhostSettings
+from ghostd.spirit import Outside, Spirit
+from ghostd.unix import daemonize, fork, privilege, terminal
+from ghostd.unix.daemonize import Report, Verdict
+from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.privilege import Identity
+from ghostd.unix.signals import SignalInbox
 
-if TYPE_CHECKING:
-    from ghostd.ghost import Ghost
+SIGNALS = {
+    signal.SIGINT: "end; a second one interrupts the body",
+    signal.SIGTERM: "end; a second one interrupts the body",
+    signal.SIGQUIT: "end gracefully",
+    signal.SIGHUP: "call hangup(): reopen the log",
+    signal.SIGUSR2: "call hangup()",
+    signal.SIGUSR1: "reopen the log",
+}
+"""What each signal asks of a plain ghost."""
 
-SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
-INTERRUPTED, NORMAL = 1, 0
+NORMAL, INTERRUPTED = 0, 1
+SLACK = 0.25
 
 
-def settle(
-    ghost: Ghost, identity: Identity | None, report: Report, *, foreground: bool
-) -> None:
+class Work(Protocol):
+    """What a daemon does with its life: the user's hooks."""
+
+    def init(self) -> object:
+        """Do something in the daemon before its work."""
+
+    def _serve(self) -> int:
+        """Work; give the exit code."""
+
+    def hangup(self) -> object:
+        """Answer HUP and USR2."""
+
+    def cleanup(self, scope: int) -> object:
+        """Do the last thing."""
+
+
+class Daemon:
     """
-    Become the daemon: pidfile, log, rights, signals.
+    What a process knows of the daemon it is, was forked from, or speaks to.
 
-    Raises:
-        GhostError: one of them could not be had; the pidfile is gone again.
+    Args:
+        settings: the checked settings.
+        signals: what its inbox notes.
+
+    Attributes:
+        filepid: the pidfile.
+        inbox: the signals, once it lives.
+        report: how it speaks to its launcher.
+        boot_deadline: when the launcher wants a verdict; None: nobody waits.
+        is_daemonized: this process has detached.
+        known_pid: the pid that the launcher was told.
+        spirit: in a spirit what it is, elsewhere an `Outside`.
+        interrupted: a signal asked it to end.
     """
-    ghost.filepid.take()
-    try:
-        report.pid()
-        owner = None if identity is None else (identity.uid, identity.gid)
-        stream = sys.stderr if foreground else None
-        ghost._log = open_log(ghost.settings, foreground=stream, owner=owner)
-        privilege.drop(identity)
-        ghost._inbox.open()
-    except BaseException:
-        ghost.filepid.release()
-        raise
-    ghost._report = report
-    ghost._begin()
-    ghost.log.info(
-        "Ghost process %d started", os.getpid(), extra={"event": "ghost.started"}
-    )
 
+    def __init__(
+        self, settings: GhostSettings, signals: Iterable[signal.Signals]
+    ) -> None:
+        """Begin as a process that only speaks to a daemon."""
+        self.settings = settings
+        self.filepid: Pidfile = Pidfile(settings.pidfile)
+        self.inbox: SignalInbox = SignalInbox(signals)
+        self.report: Report = Report()
+        self.boot_deadline: float | None = None
+        self.is_daemonized: bool = False
+        self.known_pid = 0
+        self.spirit: Spirit | Outside = Outside()
+        self.interrupted: bool = False
+        self._log: Log | None = None
 
-def live(
-    ghost: Ghost, identity: Identity | None, report: Report, *, foreground: bool
-) -> int:
-    """Live the whole life; give the exit code. Raises nothing."""
-    try:
-        settle(ghost, identity, report, foreground=foreground)
-    except GhostError as error:
-        return _fail(report, say(error), foreground=foreground)
-    except Exception:  # noqa: BLE001 - the launcher must hear of anything
-        return _fail(report, traceback.format_exc(), foreground=foreground)
-    try:
-        return _work(ghost, report)
-    finally:
-        _end(ghost)
+    @property
+    def log(self) -> Log:
+        """The log; opened by the settings if nobody did so before."""
+        if self._log is None:
+            self._log = open_log(self.settings)
+        return self._log
+
+    @property
+    def pid(self) -> int:
+        """Own pid in the daemon and its spirits, else that of the running one, or 0."""
+        if self.inbox.is_open or self.is_daemonized:
+            return os.getpid()
+        return self.known_pid or self.filepid.running()
+
+    def flush(self) -> None:
+        """Forget that anything was asked or said."""
+        self.spirit = Outside()
+        self.interrupted = False
+
+    def begin(self) -> None:
+        """Be well from now on."""
+        self.flush()
+        self.spirit.ok = True
+
+    # -- the life --------------------------------------------------------------
+
+    def launch(self) -> Verdict | None:
+        """
+        Fork the daemon and hear whether it came up.
+
+        Returns:
+            The verdict in the launcher; None in the daemon, which has detached and
+            must go on with `live` or `settle`.
+
+        Raises:
+            OSError: no fork, or no descriptor left.
+        """
+        daemonize.open_standard_streams()
+        meant = daemonize.activated()
+        deadline = time.monotonic() + self.settings.start_timeout
+        read, write = fork.pipe()
+        os.set_blocking(read, True)
+        between, report = daemonize.detach((read, write))
+        if report is None:
+            try:
+                os.waitpid(between, 0)
+                # The daemon keeps the same hour; its word comes a moment later.
+                return daemonize.listen(read, deadline + SLACK)
+            finally:
+                os.close(read)
+        self.report = report
+        self.boot_deadline = deadline
+        self.is_daemonized = True
+        daemonize.let_go(self.settings.umask, meant)
+        return None
+
+    def live(self, work: Work, identity: Identity | None, *, foreground: bool) -> int:
+        """Live the whole life; give the exit code. Raises nothing."""
+        try:
+            self.settle(identity, foreground=foreground)
+        except Exception as error:  # noqa: BLE001 - the launcher must hear of anything
+            reason = say(error)
+            if foreground:
+                terminal.complain(reason)
+            self.report.failed(reason)
+            return 1
+        self.inbox.reaction = self.reaction(work)
+        try:
+            return self._work(work)
+        finally:
+            self.inbox.reaction = None
+            self._end(work)
+
+    def settle(self, identity: Identity | None, *, foreground: bool) -> None:
+        """
+        Become the daemon: pidfile, log, rights, signals.
+
+        Raises:
+            GhostError: one of them could not be had; the pidfile is gone again.
+        """
+        self.filepid.take()
+        try:
+            self.report.pid()
+            owner = None if identity is None else (identity.uid, identity.gid)
+            stream = sys.stderr if foreground else None
+            self._log = open_log(self.settings, foreground=stream, owner=owner)
+            privilege.drop(identity)
+            self.inbox.open()
+        except BaseException:
+            self.filepid.release()
+            raise
+        self.begin()
+        self.log.info(
+            "Ghost process %d started", os.getpid(), extra={"event": "ghost.started"}
+        )
+
+    def _work(self, work: Work) -> int:
+        """Run the user's code; an exception of its is logged, told and exit code 1."""
+        try:
+            work.init()
+            return work._serve()
+        except Interrupted:
+            return 0
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else int(bool(error.code))
+        except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
+            self.log.fatal(
+                "Ghost process %d failed: %s",
+                os.getpid(),
+                hooks.describe(error),
+                exc_info=True,
+                extra={"event": "ghost.failed"},
+            )
+            self.report.failed(say(error))
+            return 1
+
+    def _end(self, work: Work) -> None:
+        """Clean up; nothing in here can keep the pidfile from going away."""
+        scope = INTERRUPTED if self.interrupted else NORMAL
+        hooks.call(self.log, float("inf"), "cleanup", work.cleanup, scope)
+        self.log.info(
+            "Ghost process %d stopped", os.getpid(), extra={"event": "ghost.stopped"}
+        )
+        self.filepid.release()
+        self.inbox.close()
+        self.log.close()
+
+    # -- what happens to a plain ghost -----------------------------------------
+
+    def reaction(self, work: Work) -> Callable[[int], None]:
+        """
+        Make the answer of a plain ghost to a signal.
+
+        It has no loop of ours, so the answer comes between two instructions of its
+        body. The first QUIT, TERM or INT asks; a TERM or INT after that insists.
+        """
+
+        def react(number: int) -> None:
+            if number in ENDING:
+                insists = self.interrupted and number != signal.SIGQUIT
+                self.interrupted = True
+                self.spirit.ok = False
+                if insists:
+                    raise Interrupted(0)
+            elif number == signal.SIGUSR1:
+                self.log.reopen()
+            else:
+                hooks.call(self.log, float("inf"), "hangup", work.hangup)
+
+        return react
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep at most so long; being asked to end cuts it short. Gives ok."""
+        if isinstance(self.spirit, Spirit):
+            return self.spirit.wait(seconds)
+        until = time.monotonic() + seconds
+        if self.inbox.reaction is None:
+            # A hook of the manager's: its wake-up pipe is not ours to empty.
+            time.sleep(seconds)
+            return self.spirit.ok
+        poll = select.poll()
+        poll.register(self.inbox.fd, select.POLLIN)
+        while self.spirit.ok and (left := until - time.monotonic()) > 0:
+            if poll.poll(left * 1000):
+                fork.drain(self.inbox.fd)
+        return self.spirit.ok
 
 
 def say(error: BaseException) -> str:
-    """Say an error of ours with its hints."""
-    return "\n".join((str(error), *getattr(error, "__notes__", ())))
-
-
-def _fail(report: Report, reason: str, *, foreground: bool) -> int:
-    if foreground:
-        print(reason, file=sys.stderr)
-    report.failed(reason)
-    return 1
-
-
-def _work(ghost: Ghost, report: Report) -> int:
-    """Run the user's code; an exception of its is logged, told and is exit code 1."""
-    ghost._inbox.reaction = ghost._react
-    try:
-        ghost.init()
-        code = ghost._serve()
-    except Interrupted:
-        return 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(bool(error.code))
-    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
-        ghost.log.fatal(
-            "Ghost process %d failed: %s",
-            os.getpid(),
-            hooks.describe(error),
-            exc_info=True,
-            extra={"event": "ghost.failed"},
-        )
-        report.failed(traceback.format_exc())
-        return 1
-    finally:
-        ghost._inbox.reaction = None
-    return code
-
-
-def _end(ghost: Ghost) -> None:
-    """Clean up; nothing in here can keep the pidfile from going away."""
-    scope = INTERRUPTED if ghost._interrupted else NORMAL
-    try:
-        ghost.cleanup(scope)
-    except BaseException:  # noqa: BLE001 - the last thing that the user's code does
-        ghost.log.error("cleanup failed", exc_info=True, extra={"event": "hook.failed"})
-    ghost.log.info(
-        "Ghost process %d stopped", os.getpid(), extra={"event": "ghost.stopped"}
-    )
-    ghost.filepid.release()
-    ghost._inbox.close()
-    ghost.log.close()
-
-
-def launch(ghost: Ghost, identity: Identity | None) -> daemonize.Verdict | None:
-    """
-    Fork a daemon and hear whether it came up.
-
-    Returns:
-        The verdict in the launcher; None in the daemon, which has detached and must
-        go on with `settle` or `live`.
-
-    Raises:
-        OSError: no fork, or no descriptor left.
-    """
-    import time
-
-    from ghostd.unix import fork
-
-    daemonize.open_standard_streams()
-    meant = daemonize.activated()
-    deadline = time.monotonic() + ghost.settings.start_timeout
-    read, write = fork.pipe()
-    os.set_blocking(read, True)
-    between, report = daemonize.detach((read, write))
-    if report is None:
-        os.waitpid(between, 0)
-        try:
-            # The daemon keeps the same hour; its word comes a moment later.
-            return daemonize.listen(read, deadline + 0.25)
-        finally:
-            os.close(read)
-    ghost._report = report
-    ghost._boot_deadline = deadline
-    ghost._daemonized = True
-    daemonize.let_go(ghost.settings.umask, meant)
-    return None
+    """Say an error: ours with its hints, any other with its traceback."""
+    if isinstance(error, GhostError):
+        return "\n".join((str(error), *getattr(error, "__notes__", ())))
+    return "".join(traceback.format_exception(error))

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
 import sys
-import time
-from signal import SIGUSR1
+from collections.abc import Iterable
+from signal import Signals
 from types import MethodType
 from typing import Any, ClassVar, Self
 
-from ghostd import control, hooks, settings
-from ghostd.daemon import ENDING
-from ghostd.errors import GhostError, Interrupted, SettingsError
-from ghostd.logs import Log, open_log
+from ghostd import control, settings
+from ghostd.daemon import SIGNALS, Daemon
+from ghostd.errors import GhostError, SettingsError
+from ghostd.logs import Log
 from ghostd.settings import GhostSettings
-from ghostd.spirit import Outside, Spirit
-from ghostd.unix import fork, privilege
-from ghostd.unix.daemonize import Report
+from ghostd.spirit import Spirit
+from ghostd.unix import privilege
 from ghostd.unix.pidfile import Pidfile
-from ghostd.unix.signals import SignalInbox
 
 _ASYNCHRONOUS = 0x0020 | 0x0080 | 0x0200
 """Code flags of generators, coroutines and asynchronous generators."""
@@ -78,18 +75,11 @@ class Ghost:
             if path in given:
                 given[path] = os.path.abspath(given[path])
         given.setdefault("pidfile", os.path.abspath(f"{given['name']}.pid"))
-        self.settings = GhostSettings(**given)
+        self.settings: GhostSettings = GhostSettings(**given)
         for name in self.HOOKS:
             if keywords.get(name) is not None:
                 setattr(self, name, MethodType(_a_hook(name, keywords[name]), self))
-        self._filepid = Pidfile(self.settings.pidfile)
-        self._inbox = SignalInbox(self._signals())
-        self._log: Log | None = None
-        self._report = Report()
-        self._boot_deadline: float | None = None
-        self._daemonized = False
-        self._known_pid = 0
-        self.flush()
+        self._daemon = Daemon(self.settings, self._signals())
         self._construct(keywords)
         self.again(**extra)
 
@@ -108,9 +98,7 @@ class Ghost:
         return {name: keywords[name] for name in named if name in keywords}
 
     @staticmethod
-    def _signals() -> Any:
-        from ghostd.daemon import SIGNALS
-
+    def _signals() -> Iterable[Signals]:
         return SIGNALS
 
     def again(self, **_keywords: Any) -> Self:
@@ -124,14 +112,8 @@ class Ghost:
 
     def flush(self) -> Self:
         """Reset the internal flags; not meant for use in subclasses."""
-        self._spirit: Spirit | Outside = Outside()
-        self._interrupted = False
+        self._daemon.flush()
         return self
-
-    def _begin(self) -> None:
-        self.flush()
-        self._spirit.ok = True
-        self._known_pid = os.getpid()
 
     # -- what is set -----------------------------------------------------------
 
@@ -185,7 +167,7 @@ class Ghost:
         True from the start of the daemon until it is asked to end; in a spirit until
         QUIT, ``tick(True)``, or the manager's death. If this is False, end soon.
         """
-        return self._spirit.ok
+        return self._daemon.spirit.ok
 
     @property
     def pid(self) -> int:
@@ -194,37 +176,32 @@ class Ghost:
 
         0 in a launcher that does not see a daemon running.
         """
-        if self._inbox.is_open or self._daemonized:
-            return os.getpid()
-        return self._known_pid or self._filepid.running()
+        return self._daemon.pid
 
     @property
     def log(self) -> Log:
         """Where to log; before the daemon starts, a log is opened by the settings."""
-        if self._log is None:
-            self._log = open_log(self.settings)
-        return self._log
+        return self._daemon.log
 
     @property
     def filepid(self) -> Pidfile:
         """The pidfile as an object."""
-        return self._filepid
+        return self._daemon.filepid
 
     @property
     def is_daemonized(self) -> bool:
         """Tell whether this process is the daemon, or a spirit of it."""
-        return self._daemonized
+        return self._daemon.is_daemonized
 
     @property
     def is_spirited(self) -> bool:
         """Tell whether this process is a spirit."""
-        return isinstance(self._spirit, Spirit) and self._spirit.pid == os.getpid()
+        spirit = self._daemon.spirit
+        return isinstance(spirit, Spirit) and spirit.pid == os.getpid()
 
     # -- what to do ------------------------------------------------------------
 
-    def ctrl(
-        self, command: str | None = None, signal: str | int | None = None
-    ) -> int:
+    def ctrl(self, command: str | None = None, signal: str | int | None = None) -> int:
         """
         Obey a control command: ``sys.exit(g.ctrl())``.
 
@@ -256,7 +233,7 @@ class Ghost:
 
     def status(self) -> int:
         """Give the pid of the running daemon, 0 if none runs."""
-        return self._filepid.running()
+        return self.filepid.running()
 
     def run(self) -> int:
         """Live in the foreground, without forking; give the exit code."""
@@ -272,7 +249,7 @@ class Ghost:
             GhostError: it did not work; nothing is left behind.
         """
         control.become_daemon(self)
-        atexit.register(self._filepid.release)
+        atexit.register(self.filepid.release)
         return self
 
     def set_uid(self, user: str | int | None = None) -> Self:
@@ -315,25 +292,14 @@ class Ghost:
         Python's own ``time.sleep`` goes on sleeping after a signal.
         """
         settings.a_duration("seconds", seconds)
-        if isinstance(self._spirit, Spirit):
-            return self._spirit.wait(seconds)
-        if self._inbox.reaction is None:
-            time.sleep(seconds)
-            return self.ok
-        until = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(self._inbox.fd, select.POLLIN)
-        while self.ok and (left := until - time.monotonic()) > 0:
-            if poll.poll(left * 1000):
-                fork.drain(self._inbox.fd)
-        return self.ok
+        return self._daemon.wait(seconds)
 
     # -- hooks -----------------------------------------------------------------
 
-    def preinit(self) -> object:
+    def preinit(self) -> None:
         """Do something in the launcher, with its rights, before the fork."""
 
-    def init(self) -> object:
+    def init(self) -> None:
         """Do something in the daemon, rights dropped, signals already noted."""
 
     def startup(self) -> object:
@@ -344,12 +310,12 @@ class Ghost:
         """
         raise GhostError(f"{type(self).__name__} has no startup(): override it")
 
-    def hangup(self) -> object:
+    def hangup(self) -> None:
         """Answer HUP and USR2; by default the log is reopened."""
         self.log.reopen()
 
-    def cleanup(self, scope: int) -> object:
-        """Do the last thing before the daemon ends: *scope* 0 = normal, 1 = interrupted."""
+    def cleanup(self, scope: int) -> None:
+        """Do the last thing before the daemon ends; *scope* 1: it was interrupted."""
 
     # -- between daemon, control and manager -----------------------------------
 
@@ -362,24 +328,9 @@ class Ghost:
 
     def _serve(self) -> int:
         """Run the body once the launcher knows that the daemon is up."""
-        self._report.ready()
+        self._daemon.report.ready()
         result = self.startup() if self.ok else 0
         return result if isinstance(result, int) else 0
-
-    def _react(self, number: int) -> None:
-        """Answer a signal to a plain ghost, between two instructions of its body."""
-        if number in self._inbox.adopted:
-            return
-        if number in ENDING:
-            insists = self._interrupted and number != ENDING[2]
-            self._interrupted = True
-            self._spirit.ok = False
-            if insists:
-                raise Interrupted(0)
-        elif number == SIGUSR1:
-            self.log.reopen()
-        else:
-            hooks.call(self.log, float("inf"), "hangup", self.hangup)
 
 
 def _a_hook(name: str, value: Any) -> Any:
@@ -387,7 +338,7 @@ def _a_hook(name: str, value: Any) -> Any:
     if not callable(value):
         raise settings.refuse(name, value, "a callable that takes the object first")
     code = getattr(value, "__code__", None) or getattr(
-        getattr(value, "__call__", None), "__code__", None
+        type(value).__call__, "__code__", None
     )
     if code is not None and code.co_flags & _ASYNCHRONOUS:
         raise settings.refuse(

@@ -17,7 +17,9 @@ import logging
 import os
 import stat
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
 
 from ghostd.errors import LogError
 from ghostd.settings import FACILITIES, LEVELS, GhostSettings
@@ -36,9 +38,12 @@ SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog")
 
 def _level_name(number: int) -> str:
     """Name a level; between two names it is the lower one."""
-    return _NAMES.get(number) or max(
-        (pair for pair in _NAMES.items() if pair[0] <= number), default=(0, "trace")
-    )[1]
+    return (
+        _NAMES.get(number)
+        or max(
+            (pair for pair in _NAMES.items() if pair[0] <= number), default=(0, "trace")
+        )[1]
+    )
 
 
 class _Message:
@@ -62,7 +67,7 @@ class _Message:
             if len(args) == 1 and isinstance(args[0], dict) and args[0]:
                 args = args[0]
             with contextlib.suppress(TypeError, ValueError, KeyError):
-                return first % args
+                return str(first % args)
         return " ".join((first, *map(str, self._args)))
 
 
@@ -155,7 +160,7 @@ class ForeignLog(Log):
     A level that it has no method for goes to the nearest one it has.
     """
 
-    _NEAREST = {
+    _NEAREST: ClassVar[dict[str, tuple[str, ...]]] = {
         "trace": ("trace", "debug"),
         "debug": ("debug",),
         "info": ("info",),
@@ -214,7 +219,7 @@ class _Target(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lost = 0
+        self.lost: int = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; whatever goes wrong is counted, never raised."""
@@ -353,7 +358,9 @@ def _open_log(path: str, owner: tuple[int, int] | None) -> int:
     info = os.fstat(fd)
     if stat.S_ISREG(info.st_mode) and info.st_nlink > 1 and os.geteuid() == 0:
         os.close(fd)
-        raise LogError(f"log {path} has {info.st_nlink} names; root needs a file with one")
+        raise LogError(
+            f"log {path} has {info.st_nlink} names; root needs a file with one"
+        )
     if new and owner is not None and os.geteuid() == 0:
         os.fchown(fd, *owner)
     if not stat.S_ISREG(info.st_mode):
@@ -393,7 +400,17 @@ class SyslogTarget(_Target):
     comes late, or again, gets the lines from then on.
     """
 
-    _SEVERITY = {5: 7, 10: 7, 20: 6, 25: 5, 30: 4, 40: 3, 50: 2, 60: 1, 70: 0}
+    _SEVERITY: ClassVar[dict[int, int]] = {
+        5: 7,
+        10: 7,
+        20: 6,
+        25: 5,
+        30: 4,
+        40: 3,
+        50: 2,
+        60: 1,
+        70: 0,
+    }
     _LONGEST = 8192
 
     def __init__(self, ident: str, facility: str, options: tuple[str, ...]) -> None:
@@ -402,7 +419,9 @@ class SyslogTarget(_Target):
         # In most processes that import ghostd nobody logs to syslog.
         import socket
 
-        self._new_socket = lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._new_socket: Callable[[], Any] = partial(
+            socket.socket, socket.AF_UNIX, socket.SOCK_DGRAM
+        )
         self._ident = ident
         self._facility = FACILITIES.index(facility)
         self._options = options

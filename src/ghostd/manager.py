@@ -23,8 +23,6 @@ from ghostd.core.events import (
     Exited,
     Farewell,
     Grow,
-    Reload,
-    Resize,
     Shrink,
     Spawned,
     SpawnFailed,
@@ -67,9 +65,9 @@ class Life:
 
     def __init__(self, born: Child, lifeline: Lifeline) -> None:
         """Keep the two together."""
-        self.child = born
-        self.lifeline = lifeline
-        self.proven = False
+        self.child: Child = born
+        self.lifeline: Lifeline = lifeline
+        self.proven: bool = False
 
 
 class Manager:
@@ -97,6 +95,7 @@ class Manager:
         hooks: Hooks,
         log: Log,
         inbox: SignalInbox,
+        *,
         become: Callable[[Spirit], None],
         ready: Callable[[], None] = lambda: None,
         housekeeping: Callable[[], None] = lambda: None,
@@ -118,7 +117,9 @@ class Manager:
         self._by_fd: dict[int, int] = {}
         self._term = container.meaning_of_term(settings.term)
         now = clock()
-        self.pool = Pool(settings, now, boot_deadline, seed=self._pid * 0.618 % 1.0)
+        self.pool: Pool = Pool(
+            settings, now, boot_deadline, seed=self._pid * 0.618 % 1.0
+        )
         self._listen_at = now
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
@@ -239,7 +240,9 @@ class Manager:
         return [
             pid
             for pid in (
-                self._lives if swept else (self._by_fd[fd] for fd in fds if fd in self._by_fd)
+                self._lives
+                if swept
+                else (self._by_fd[fd] for fd in fds if fd in self._by_fd)
             )
             if self._lives[pid].child.fd in fds or self._lives[pid].child.fd < 0
         ]
@@ -279,7 +282,9 @@ class Manager:
     def _signalled(self, number: int, times: int) -> Iterator[Event]:
         if number in self._inbox.adopted:
             handler = self._inbox.adopted[number]
-            self._call_plain(f"handler of {signal.Signals(number).name}", handler, number, None)
+            self._call_plain(
+                f"handler of {signal.Signals(number).name}", handler, number, None
+            )
             return
         match number:
             case signal.SIGINT:
@@ -336,10 +341,10 @@ class Manager:
                 birth.slot,
                 birth.generation,
                 FarEnd(lifeline.far_fd),
-                self._presence.fd,
-                self._pid,
-                settings.heartbeat_interval,
-                settings.graceful_timeout,
+                presence=self._presence.fd,
+                manager=self._pid,
+                interval=settings.heartbeat_interval,
+                graceful=settings.graceful_timeout,
             )
             self._become(spirit)
             enter(spirit, self._hooks, self._log, mask)
@@ -384,7 +389,9 @@ class Manager:
     def _call(self, hook: str, *args: object) -> None:
         self._call_plain(hook, getattr(self._hooks, hook), *args)
 
-    def _call_plain(self, name: str, hook: Callable[..., object], *args: object) -> None:
+    def _call_plain(
+        self, name: str, hook: Callable[..., object], *args: object
+    ) -> None:
         slow = self._settings.heartbeat_interval
         doors_to_users.call(self._log, slow, name, hook, *args)
 

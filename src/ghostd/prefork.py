@@ -8,20 +8,23 @@ The façade of the pool. `startup` hands over to `manager`; the pool's decisions
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from signal import Signals
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ghostd import settings
+from ghostd.core.events import Reload, Resize
 from ghostd.errors import GhostError, SettingsError
 from ghostd.ghost import Ghost
+from ghostd.manager import SIGNALS, Manager
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Spirit
+from ghostd.unix import processors
 
 if TYPE_CHECKING:
     from ghostd.core.member import Member
-    from ghostd.manager import Manager
 
 
 class PoolView(Mapping[int, "Member"]):
@@ -91,21 +94,19 @@ class Prefork(Ghost):
     def _construct(self, keywords: dict[str, Any]) -> None:
         if "workers" in keywords:
             if keywords.get("spirits") is not None:
-                raise SettingsError("spirits and workers are the same: give one of them")
+                raise SettingsError(
+                    "spirits and workers are the same: give one of them"
+                )
             keywords = {**keywords, "spirits": keywords["workers"]}
         given = settings.checked(settings.POOL_CHECKS, keywords)
         if given.get("spirits") == "auto":
-            from ghostd.unix import processors
-
             given["spirits"] = processors.usable()
-        self.pool_settings = PoolSettings(**given)
+        self.pool_settings: PoolSettings = PoolSettings(**given)
         self._manager: Manager | None = None
         self._patience = self.pool_settings.graceful_timeout
 
     @staticmethod
-    def _signals() -> Any:
-        from ghostd.manager import SIGNALS
-
+    def _signals() -> Iterable[Signals]:
         return SIGNALS
 
     # -- what is set -----------------------------------------------------------
@@ -129,8 +130,6 @@ class Prefork(Ghost):
             fields = {**self.pool_settings.plain(), "spirits": number}
             self.pool_settings = PoolSettings(**fields)
         else:
-            from ghostd.core.events import Resize
-
             self._manager.wish(Resize(number))
 
     workers = spirits
@@ -158,6 +157,12 @@ class Prefork(Ghost):
     # -- what is ---------------------------------------------------------------
 
     @property
+    def ok(self) -> bool:
+        """Tell whether to go on; in the manager: no shutdown has begun."""
+        stopping = self._manager is not None and self._manager.pool.stopping is not None
+        return self._daemon.spirit.ok and not stopping
+
+    @property
     def pool(self) -> PoolView:
         """The members, pid -> member; empty where no pool runs."""
         members = {} if self._manager is None else self._manager.pool.members
@@ -171,12 +176,12 @@ class Prefork(Ghost):
     @property
     def slot(self) -> int | None:
         """In a spirit: its place, 0 to ``spirits - 1``; elsewhere None."""
-        return self._spirit.slot
+        return self._daemon.spirit.slot
 
     @property
     def generation(self) -> int | None:
         """In a spirit: how many reloads came before it; elsewhere None."""
-        return self._spirit.generation
+        return self._daemon.spirit.generation
 
     # -- what to do ------------------------------------------------------------
 
@@ -190,33 +195,34 @@ class Prefork(Ghost):
         Raises:
             GhostError: there is no body, or this is not the main thread.
         """
-        from ghostd.manager import Manager
-
         self._check_body()
-        alone = not self._inbox.is_open
+        life = self._daemon
+        alone = not life.inbox.is_open
         if alone:
-            self._inbox.open()
-            self._begin()
-        self._inbox.reaction = None
-        self._inbox.adopt()
-        self._manager = Manager(
+            life.inbox.open()
+            life.begin()
+        life.inbox.reaction = None
+        life.inbox.adopt()
+        self._manager = manager = Manager(
             self.pool_settings,
             self,
             self.log,
-            self._inbox,
+            life.inbox,
             become=self._become,
-            ready=self._report.ready,
+            ready=life.report.ready,
             housekeeping=self._keep_house,
-            boot_deadline=self._boot_deadline,
+            boot_deadline=life.boot_deadline,
         )
         try:
-            code = self._manager.run()
-            if self._manager.pool.failure:
-                self._report.failed(self._manager.pool.failure)
+            code = manager.run()
         finally:
+            life.spirit.ok = False
             self._manager = None
             if alone:
-                self._inbox.close()
+                life.inbox.close()
+        if manager.pool.failure:
+            life.report.failed(manager.pool.failure)
+        life.interrupted = code == 0
         return code
 
     def tick(self, finished: bool = False) -> bool:
@@ -232,15 +238,13 @@ class Prefork(Ghost):
         Returns:
             `ok`; False after a farewell.
         """
-        spirit = self._spirit
+        spirit = self._daemon.spirit
         if finished or monotonic() >= spirit.due:
             return spirit.beat(finished)
         return spirit.ok
 
     def reload_spirits(self) -> None:
         """In the manager: replace all spirits, one after another."""
-        from ghostd.core.events import Reload
-
         if self._manager is not None:
             self._manager.wish(Reload())
 
@@ -250,22 +254,22 @@ class Prefork(Ghost):
         """Be the body of a spirit; loop over `tick`. Must be overridden or given."""
         raise GhostError(f"{type(self).__name__} has no spirit(): override it")
 
-    def spawn(self, pid: int) -> object:
+    def spawn(self, pid: int) -> None:
         """Note that a spirit was born; it is a member already."""
 
-    def heartbeat(self, pid: int) -> object:
+    def heartbeat(self, pid: int) -> None:
         """Note a beat of a member."""
 
-    def reap(self, pid: int) -> object:
+    def reap(self, pid: int) -> None:
         """Note that a spirit is dead; it is no member any more."""
 
-    def waitup(self) -> object:
+    def waitup(self) -> None:
         """Do something before each wait of the manager."""
 
-    def finish(self, graceful: bool) -> object:
+    def finish(self, graceful: bool) -> None:
         """Note that the pool shuts down; once more if graceful becomes immediate."""
 
-    def hangup(self) -> object:
+    def hangup(self) -> None:
         """Answer HUP and USR2: reopen the log, replace all spirits one by one."""
         self.log.reopen()
         self.reload_spirits()
@@ -279,18 +283,17 @@ class Prefork(Ghost):
             )
 
     def _serve(self) -> int:
-        result = self.startup()
+        result: object = self.startup()  # an override may give anything
         return result if isinstance(result, int) else 0
 
     def _become(self, spirit: Spirit) -> None:
-        self._spirit = spirit
+        self._daemon.spirit = spirit
         self._manager = None
 
     def _keep_house(self) -> None:
-        if self._filepid.held and not self._filepid.tend():
-            self.log.warn(
+        if self.filepid.held and not self.filepid.tend():
+            self.log.warning(
                 "Pidfile %s is gone and cannot be put back",
                 self.pidfile,
                 extra={"event": "pidfile.lost"},
             )
-

@@ -30,14 +30,16 @@ LEVELS = {
 LEVEL_ALIASES = {"warning": "warn", "crit": "fatal", "critical": "fatal"}
 
 FACILITIES = (
-    "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp "
-    "ntp audit alert clock local0 local1 local2 local3 local4 local5 local6 local7"
-).split()
+    *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news"),
+    *("uucp", "cron", "authpriv", "ftp", "ntp", "audit", "alert", "clock"),
+    *(f"local{number}" for number in range(8)),
+)
 """Names of the syslog facilities; the index is the number on the wire (RFC 5424)."""
 
 TERMS = ("auto", "immediate", "graceful")
 LONGEST = 10 * 365 * 86400.0
 MOST_SPIRITS = 100_000
+ALL_BITS = 0o777
 
 
 def refuse(name: str, value: object, allowed: str) -> SettingsError:
@@ -143,7 +145,7 @@ def an_account(name: str, value: object) -> str | int | None:
 def a_mask(name: str, value: object) -> int:
     """Check a file mode mask."""
     number = isinstance(value, int) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 0o777:  # type: ignore[operator]  # a number
+    if not number or not 0 <= value <= ALL_BITS:  # type: ignore[operator]  # a number
         raise refuse(name, value, "a number from 0o000 to 0o777")
     return value  # type: ignore[return-value]  # a number
 
@@ -152,7 +154,7 @@ def a_term(name: str, value: object) -> str:
     """Check what TERM means."""
     if value not in TERMS:
         raise refuse(name, value, ", ".join(TERMS))
-    return value  # type: ignore[return-value]  # one of the words
+    return str(value)
 
 
 def a_stream(name: str, value: object) -> Any:

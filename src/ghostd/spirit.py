@@ -13,14 +13,13 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import traceback
 from time import monotonic
 from typing import NoReturn
 
 from ghostd.hooks import Hooks, describe
 from ghostd.logs import Log
-from ghostd.unix import death, fork
+from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
 
 IGNORED = (
@@ -66,17 +65,18 @@ class Spirit:
         slot: int,
         generation: int,
         far_end: FarEnd,
+        *,
         presence: int,
         manager: int,
         interval: float,
         graceful: float,
     ) -> None:
         """Note the facts of the birth; `enter` makes them true."""
-        self.ok = True
-        self.due = 0.0
-        self.slot = slot
-        self.generation = generation
-        self.pid = os.getpid()
+        self.ok: bool = True
+        self.due: float = 0.0
+        self.slot: int = slot
+        self.generation: int = generation
+        self.pid: int = os.getpid()
         self._far_end = far_end
         self._presence = presence
         self._manager = manager
@@ -165,7 +165,7 @@ def _watch_presence(presence: int, pid: int) -> None:
 class Outside:
     """What stands in a process that is no spirit: nothing is ever due."""
 
-    due = float("inf")
+    due: float = float("inf")
     slot = None
     generation = None
 
@@ -178,7 +178,9 @@ class Outside:
         return self.ok
 
 
-def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: set[signal.Signals]) -> NoReturn:
+def enter(
+    spirit: Spirit, hooks: Hooks, log: Log, mask: set[signal.Signals]
+) -> NoReturn:
     """Be a spirit until the body returns, raises or is ended."""
     code = 1
     try:
@@ -196,7 +198,7 @@ def _take_signals(spirit: Spirit) -> None:
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
-        if callable(handler) and handler is not signal.SIG_DFL:
+        if callable(handler):
             signal.signal(number, signal.SIG_DFL)
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
@@ -210,16 +212,18 @@ def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:
     try:
         hooks.spirit()
     except SystemExit as error:
+        if isinstance(error.code, str):
+            spirit._far_end.last_words(error.code)  # noqa: SLF001 - one story
+            log.error("Spirit %d exits: %s", spirit.pid, error.code)  # noqa: TRY400 - it asked to
         return _exit_code(error)
-    except BaseException as error:  # noqa: BLE001 - the body is the user's
+    except BaseException as error:
         spirit._far_end.last_words(traceback.format_exc())  # noqa: SLF001 - one story
         # The log may be what is broken.
         with contextlib.suppress(Exception):
-            log.error(
+            log.exception(
                 "Spirit %d failed: %s",
                 spirit.pid,
-                describe(error),
-                exc_info=True,
+                describe(error),  # noqa: TRY401 - one line for those who grep
                 extra={"event": "spirit.failed"},
             )
         return 1
@@ -232,6 +236,4 @@ def _exit_code(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    with contextlib.suppress(Exception):
-        print(error.code, file=sys.stderr)
-    return 1
+    return terminal.complain(str(error.code))

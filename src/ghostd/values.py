@@ -20,9 +20,10 @@ class Value:
 
     def __init_subclass__(cls) -> None:
         """Read the fields off the annotations, those of the parents first."""
-        own = cls.__dict__.get("__annotations__") or getattr(cls, "__annotations__", {})
+        own = cls.__annotations__ if "__annotations__" in vars(cls) else {}
         fields = [name for name, kind in own.items() if "ClassVar" not in str(kind)]
-        cls.__match_args__ = tuple(dict.fromkeys((*cls.__match_args__, *fields)))
+        names = tuple(dict.fromkeys((*cls.__match_args__, *fields)))
+        cls.__match_args__ = names  # type: ignore[misc]  # the one place that may
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -34,7 +35,9 @@ class Value:
         fields = self.__match_args__
         given = dict(zip(fields, args, strict=False))
         if len(args) > len(fields) or kwargs.keys() & given.keys():
-            raise TypeError(f"{type(self).__name__} takes {fields}, got {args} {kwargs}")
+            raise TypeError(
+                f"{type(self).__name__} takes {fields}, got {args} {kwargs}"
+            )
         if unknown := kwargs.keys() - set(fields):
             raise TypeError(f"{type(self).__name__} has no {sorted(unknown)}")
         given.update(kwargs)
@@ -44,12 +47,12 @@ class Value:
         self.__dict__.update(given)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: a value does not change; see `replace`."""
+        """Refuse: a value does not change."""
         raise AttributeError(f"{type(self).__name__}.{name} cannot be set to {value!r}")
 
     def __eq__(self, other: object) -> bool:
         """Compare type and fields: ``Quit(7)`` is not ``Kill(7)``."""
-        return type(self) is type(other) and self.plain() == other.plain()  # type: ignore[attr-defined]  # same type
+        return type(self) is type(other) and self.plain() == other.plain()
 
     def __hash__(self) -> int:
         """Agree with `__eq__`."""

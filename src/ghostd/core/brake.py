@@ -35,10 +35,10 @@ class Brake:
     def __init__(self, budget: int, seed: float = 0.0) -> None:
         """Start without a strike."""
         self.budget = budget
-        self.strikes = 0
-        self.until = 0.0
-        self.last = 0.0
-        self.jitter = seed
+        self.strikes: int = 0
+        self.until: float = 0.0
+        self.last: float = 0.0
+        self.jitter: float = seed
 
     def strike(self, now: float) -> float:
         """Count a strike; give the pause, in seconds, that it costs."""

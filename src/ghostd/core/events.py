@@ -1,4 +1,4 @@
-"""What can happen to a pool. Facts are past participles or nouns, wishes imperatives."""
+"""What can happen to a pool: facts are past participles or nouns, wishes are verbs."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """
 One spirit as the manager knows it: time stamps, from which everything follows.
 
-| phase    | means                               | leaves when                          |
-| -------- | ----------------------------------- | ------------------------------------ |
-| STARTING | forked, no beat yet                 | a beat: ALIVE; silent too long: LEAVING |
-| ALIVE    | has a beat, none overdue            | silent, surplus, old or stopping: LEAVING |
-| LEAVING  | told to quit, or has said farewell  | graceful time over, or stop at once: KILLED |
-| KILLED   | SIGKILL sent, not yet reaped        | reaped: forgotten                    |
+| phase    | means                              | ends when                         |
+| -------- | ---------------------------------- | --------------------------------- |
+| STARTING | forked, no beat yet                | it beats, or is silent too long   |
+| ALIVE    | has a beat, none overdue           | silent, surplus, old, or stopping |
+| LEAVING  | told to quit, or has said farewell | its graceful time is over         |
+| KILLED   | SIGKILL sent, not yet reaped       | it is reaped, and forgotten       |
 
 A phase is derived, never stored, so no contradiction can be written down.
 """
@@ -56,14 +56,14 @@ class Member:
 
     def __init__(self, pid: int, slot: int, generation: int, born: float) -> None:
         """Begin a life."""
-        self.pid = pid
-        self.slot = slot
-        self.generation = generation
-        self.born = born
+        self.pid: int = pid
+        self.slot: int = slot
+        self.generation: int = generation
+        self.born: float = born
         self.beat: float | None = None
         self.left_at: float | None = None
-        self.told = False
-        self.silent = False
+        self.told: bool = False
+        self.silent: bool = False
         self.killed_at: float | None = None
 
     @property

@@ -89,12 +89,12 @@ class Pool:
         """Start empty; the first `plan` fills it."""
         self.settings = settings
         self.members: dict[int, Member] = {}
-        self.wanted = settings.spirits
-        self.generation = 0
+        self.wanted: int = settings.spirits
+        self.generation: int = 0
         self.stopping: Stop | None = None
-        self.failure = ""
-        self.brake = Brake(settings.budget, seed)
-        self.fork_brake = Brake(0, seed)
+        self.failure: str = ""
+        self.brake: Brake = Brake(settings.budget, seed)
+        self.fork_brake: Brake = Brake(0, seed)
         self._now = now
         self._boot_deadline = boot_deadline
         self._boot_death = ""
@@ -126,7 +126,7 @@ class Pool:
 
     # -- what happened ---------------------------------------------------------
 
-    def observe(self, event: Event, now: float) -> None:
+    def observe(self, event: Event, now: float) -> None:  # noqa: C901 - one row each
         """Record a fact. Facts about strangers change nothing."""
         self._now = now = max(now, self._now)
         match event:
@@ -177,7 +177,7 @@ class Pool:
             return
         # The stamp is the spirit's word. A mad one may lie about itself, but neither
         # into the future nor back behind what it said before. NaN counts as now.
-        at = event.at if event.at <= now else now
+        at = min(event.at, now)
         first = member.beat is None
         member.beat = max(at, member.heard)
         if first:
@@ -201,7 +201,9 @@ class Pool:
             return
         pid, words = event.pid, event.words
         if not event.clean and member.killed_at is None:
-            self._say(ERROR, "spirit.died", f"Spirit {pid} died: {words}", pid, how=words)
+            self._say(
+                ERROR, "spirit.died", f"Spirit {pid} died: {words}", pid, how=words
+            )
         self._say(INFO, "spirit.reaped", f"Spirit {pid} stopped", pid, how=words)
         self._call("reap", pid)
         if self.stopping is not None or (member.told and not member.silent):
@@ -239,9 +241,7 @@ class Pool:
         if wanted == self.wanted or self.stopping is not None:
             return
         event = "pool.grown" if wanted > self.wanted else "pool.shrunk"
-        self._say(
-            INFO, event, f"Pool size {self.wanted} -> {wanted}", spirits=wanted
-        )
+        self._say(INFO, event, f"Pool size {self.wanted} -> {wanted}", spirits=wanted)
         self.wanted = wanted
 
     def _on_reload(self) -> None:
@@ -344,9 +344,9 @@ class Pool:
         """Dismiss who is one too many, then who is old and already replaced."""
         for member in self.members.values():
             # Nothing is lost with an old one that never worked.
-            if member.generation < self.generation and member.beat is None:
-                if member.active:
-                    self._dismiss(member, now)
+            useless = member.generation < self.generation and member.beat is None
+            if useless and member.active:
+                self._dismiss(member, now)
         active = [m for m in self.members.values() if m.active]
         stale = [m for m in active if m.generation < self.generation]
         surplus = len(active) - self.wanted - self._surge(stale)
@@ -412,9 +412,7 @@ class Pool:
 
     def _silent_at(self, member: Member) -> float:
         settings = self.settings
-        return (
-            member.heard + settings.heartbeat_interval + settings.heartbeat_timeout
-        )
+        return member.heard + settings.heartbeat_interval + settings.heartbeat_timeout
 
     def _kill_at(self, member: Member) -> float:
         if member.left_at is None or member.killed_at is not None:

@@ -67,7 +67,7 @@ class Child:
     def __init__(self, pid: int) -> None:
         """Open the door to it; right after the fork, or at least before the reap."""
         self.pid = pid
-        self.fd = -1
+        self.fd: int = -1
         if doors.PIDFD:
             try:
                 self.fd = os.pidfd_open(pid)

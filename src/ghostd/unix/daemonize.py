@@ -17,6 +17,7 @@ import time
 from ghostd.unix import doors, fork
 from ghostd.values import Value
 
+STDERR = 2
 _SEPARATOR = b"\0"
 
 
@@ -154,7 +155,7 @@ def inherited(keep: set[int]) -> list[int]:
         fds = list(range(min(os.sysconf("SC_OPEN_MAX"), 4096)))
     found = []
     for fd in fds:
-        if fd > 2 and fd not in keep:
+        if fd > STDERR and fd not in keep:
             with contextlib.suppress(OSError):
                 if os.get_inheritable(fd):
                     found.append(fd)
@@ -166,7 +167,8 @@ def activated() -> set[int]:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return set()
     number = os.environ.get("LISTEN_FDS", "")
-    many = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
+    sane = number.isascii() and number.isdigit() and len(number) < len("100000")
+    many = int(number) if sane else 0
     return set(range(3, 3 + many))
 
 
@@ -186,5 +188,5 @@ def let_go(umask: int, meant: set[int]) -> None:
                 stream.flush()
     for fd in range(3):
         os.dup2(null, fd)
-    if null > 2:
+    if null > STDERR:
         os.close(null)

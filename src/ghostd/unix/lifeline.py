@@ -46,6 +46,8 @@ class Lifeline:
         Raises:
             OSError: no descriptor left.
         """
+        self.fd: int
+        self.far_fd: int
         self.fd, self.far_fd = fork.pipe()
         fork.keep_private(self.fd)
         self._tail = b""
@@ -100,7 +102,7 @@ class FarEnd:
 
     def __init__(self, fd: int) -> None:
         """Take the descriptor over; children of the spirit will not have it."""
-        self.fd = fd
+        self.fd: int = fd
         fork.keep_private(fd)
 
     def beat(self, now: float) -> bool:
@@ -141,6 +143,7 @@ class Presence:
 
     def __init__(self) -> None:
         """Make the pipe."""
+        self.fd: int
         self.fd, self._write = fork.pipe()
         # A child that kept this end would make a dead manager look alive.
         fork.keep_private(self._write)
@@ -148,4 +151,4 @@ class Presence:
     def close(self) -> None:
         """Give the descriptors back; whoever still listens is told that we go."""
         fork.close(self.fd, self._write)
-        self.fd = self._write = -1
+        self.fd = self.far_fd = -1

@@ -16,7 +16,7 @@ def _paths() -> list[str]:
         return []
     found = []
     for line in lines:
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         path = path.rstrip("/")
         if number == "0":
             found.append(f"/sys/fs/cgroup{path}/memory.events")

@@ -43,7 +43,9 @@ def group_id(group: str | int) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise PrivilegeError(f"group is {group!r}, and no group has that name") from None
+        raise PrivilegeError(
+            f"group is {group!r}, and no group has that name"
+        ) from None
 
 
 def resolve(user: str | int | None, group: str | int | None) -> Identity | None:

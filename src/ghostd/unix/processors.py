@@ -15,7 +15,7 @@ def _quota() -> float:
     except OSError:
         return best
     for line in lines:
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0":
             best = min(best, _ratio_v2("/sys/fs/cgroup", path))
         elif "cpu" in controllers.split(","):
@@ -36,7 +36,7 @@ def _ratio_v2(root: str, path: str) -> float:
     best = math.inf
     while True:
         words = _read(f"{root}{path.rstrip('/')}/cpu.max")
-        if len(words) == 2 and words[0] != "max":
+        if words and words[0] != "max":
             best = min(best, int(words[0]) / int(words[1]))
         if path in ("", "/"):
             return best

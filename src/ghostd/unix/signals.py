@@ -35,7 +35,7 @@ class SignalInbox:
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         """Prepare; nothing is changed before `open`."""
-        self.fd = -1
+        self.fd: int = -1
         self.reaction: Callable[[int], None] | None = None
         self.adopted: dict[int, Handler] = {}
         self._signals = tuple(signals)
