@@ -151,4 +151,4 @@ class Presence:
     def close(self) -> None:
         """Give the descriptors back; whoever still listens is told that we go."""
         fork.close(self.fd, self._write)
-        self.fd = self.far_fd = -1
+        self.fd = self._write = -1
