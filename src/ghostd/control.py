@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ghostd import daemon
 from ghostd.errors import AlreadyRunning, GhostError, PidfileError, StartError
@@ -47,25 +47,28 @@ def start(ghost: Ghost) -> int:
             return terminal.complain(f"Already running {pid}")
         identity = _prepare(ghost)
         ghost.preinit()
+        verdict = ghost._daemon.launch()
     except Exception as error:  # noqa: BLE001 - preinit is the user's
         return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
-    try:
-        verdict = ghost._daemon.launch()
-    except OSError as error:
-        return terminal.complain(f"{ghost.name} did not start: {error}")
+    except KeyboardInterrupt:
+        return terminal.complain(f"\n{ghost.name} goes on starting on its own")
     if verdict is None:
-        code = 1
-        try:
-            code = ghost._daemon.live(ghost, identity, foreground=False)
-        finally:
-            # Whatever the script has around ctrl() belongs to the launcher.
-            os._exit(code)
+        _be_daemon(ghost, identity)
     if verdict.up:
         ghost._daemon.known_pid = verdict.pid
         return 0
     if verdict.reason.startswith("Already running"):
         return terminal.complain(verdict.reason)
     return terminal.complain(f"{ghost.name} did not start: {verdict.reason}")
+
+
+def _be_daemon(ghost: Ghost, identity: Identity | None) -> NoReturn:
+    """Live, and end here: what the script has around ctrl() is the launcher's."""
+    code = 1
+    try:
+        code = ghost._daemon.live(ghost, identity, foreground=False)
+    finally:
+        os._exit(code)
 
 
 def become_daemon(ghost: Ghost) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ghostd import hooks
-from ghostd.errors import GhostError, Interrupted
+from ghostd.errors import GhostError, Interrupted, StartError
 from ghostd.logs import Log, open_log
 from ghostd.settings import GhostSettings
 from ghostd.spirit import Outside, Spirit
@@ -128,15 +128,18 @@ class Daemon:
             must go on with `live` or `settle`.
 
         Raises:
-            OSError: no fork, or no descriptor left.
+            StartError: no fork, or no descriptor left.
         """
         daemonize.open_standard_streams()
         meant = daemonize.activated()
         deadline = time.monotonic() + self.settings.start_timeout
-        read, write = fork.pipe()
-        os.set_blocking(read, True)
-        between, report = daemonize.detach((read, write))
+        try:
+            read, write = fork.pipe()
+            between, report = daemonize.detach((read, write))
+        except OSError as error:
+            raise StartError(f"cannot fork: {error.strerror}") from error
         if report is None:
+            os.set_blocking(read, True)
             try:
                 os.waitpid(between, 0)
                 # The daemon keeps the same hour; its word comes a moment later.
@@ -146,7 +149,11 @@ class Daemon:
         self.report = report
         self.boot_deadline = deadline
         self.is_daemonized = True
-        daemonize.let_go(self.settings.umask, meant)
+        try:
+            daemonize.let_go(self.settings.umask, meant)
+        except OSError as error:
+            report.failed(say(error))
+            os._exit(1)  # the frames above us are the launcher's
         return None
 
     def live(self, work: Work, identity: Identity | None, *, foreground: bool) -> int:

@@ -263,6 +263,8 @@ class Ghost:
         identity = privilege.resolve(settings.an_account("user", wanted), 0)
         if identity is not None and wanted is not None:
             privilege.become_user(identity.uid)
+            if isinstance(self._daemon.spirit, Spirit):
+                self._daemon.spirit.arm()  # the kernel forgets it with the user
         return self
 
     def set_gid(self, group: str | int | None = None) -> Self:

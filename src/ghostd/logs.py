@@ -192,12 +192,14 @@ class ForeignLog(Log):
         if level < self._lowest:
             return
         text: object = _Message(message, args)
-        if self._standard:
-            kwargs.setdefault("stacklevel", 3)
-            self._methods[level](text, **kwargs)
-        else:
-            # Nobody knows which keywords it takes; the text goes through anywhere.
-            self._methods[level](str(text) + _traceback(kwargs))
+        # Whatever is wrong with it, a log must never end a daemon.
+        with contextlib.suppress(Exception):
+            if self._standard:
+                kwargs.setdefault("stacklevel", 3)
+                self._methods[level](text, **kwargs)
+            else:
+                # Nobody knows which keywords it takes; a text goes through anywhere.
+                self._methods[level](str(text) + _traceback(kwargs))
 
     def reopen(self) -> None:
         """Leave the target alone: it is not ours."""

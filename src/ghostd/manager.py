@@ -56,6 +56,12 @@ SIGNALS = {
 
 HOUSEKEEPING = 60.0
 STRANGER_GRACE = 1.0
+MOST_MISHAPS = 3
+
+
+def too_late(interval: float) -> float:
+    """Say how many seconds late a turn may be before nobody is blamed for them."""
+    return min(1.0, max(0.2, interval))
 
 
 class Life:
@@ -120,6 +126,7 @@ class Manager:
         self.pool: Pool = Pool(
             settings, now, boot_deadline, seed=self._pid * 0.618 % 1.0
         )
+        self._mishaps = 0
         self._listen_at = now
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
@@ -140,7 +147,7 @@ class Manager:
         self._open()
         try:
             while not self.pool.over:
-                self._turn()
+                self._safe_turn()
         finally:
             self._close()
         return self.pool.exit_code
@@ -182,6 +189,22 @@ class Manager:
                 extra={"event": "manager.term"},
             )
 
+    def _safe_turn(self) -> None:
+        """Turn; an error of ours, or no memory left, costs a turn and not the pool."""
+        try:
+            self._turn()
+        except Exception:
+            self._mishaps += 1
+            self._log.exception(
+                "Manager %d failed in its loop",
+                self._pid,
+                extra={"event": "manager.failed"},
+            )
+            if self._mishaps >= MOST_MISHAPS:
+                raise
+        else:
+            self._mishaps = 0
+
     def _turn(self) -> None:
         due = self._due()
         self._call("waitup")
@@ -190,7 +213,7 @@ class Manager:
         ready = self._poller.wait(due - self._clock())
         now = self._clock()
         late = now - due
-        if late > max(1.0, self._settings.heartbeat_interval):
+        if late > too_late(self._settings.heartbeat_interval):
             self._observe(TimeLost(late), now)
         for event in self._gather(ready, now, timed=now >= due):
             self._observe(event, now)

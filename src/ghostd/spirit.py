@@ -82,7 +82,7 @@ class Spirit:
         self._manager = manager
         self._interval = interval
         self._graceful = graceful
-        self._wake = -1
+        self._wake: tuple[int, int] | None = None
 
     def beat(self, finished: bool) -> bool:
         """Send the beat that is due, or the farewell, and tell whether to go on."""
@@ -102,32 +102,38 @@ class Spirit:
     def wait(self, seconds: float) -> bool:
         """Sleep at most so long, beating; a QUIT or the manager's death ends it."""
         until = monotonic() + seconds
-        poll = self._open_wake()
-        while self.ok:
-            now = monotonic()
-            if now >= self.due:
-                self.beat(finished=False)
-            # The end of the wait lies on the hour of the next beat where both are
-            # near: a body that waits for 1 s and beats every 5 s wakes once a second.
-            pause = min(until, self.due) - monotonic()
-            if now >= until or not self.ok:
-                break
-            for fd, _ in poll.poll(max(0.0, pause) * 1000):
-                if fd == self._presence:
-                    self._orphaned()
-                else:
-                    fork.drain(fd)
+        poll, before = self._listen()
+        try:
+            while self.ok:
+                now = monotonic()
+                if now >= self.due:
+                    self.beat(finished=False)
+                    continue
+                if now >= until:
+                    break
+                for fd, _ in poll.poll((min(until, self.due) - now) * 1000):
+                    if fd == self._presence:
+                        self._orphaned()
+                    else:
+                        fork.drain(fd)
+        finally:
+            if before is not None:
+                signal.set_wakeup_fd(before)
         return self.ok
 
-    def _open_wake(self) -> select.poll:
+    def _listen(self) -> tuple[select.poll, int | None]:
+        """Have signals wake us too; give what to wait on, and whom they woke before."""
         poll = select.poll()
         poll.register(self._presence, select.POLLIN)
-        if self._wake < 0:
-            self._wake, write = fork.pipe()
-            signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-            fork.keep_private(self._wake, write)
-        poll.register(self._wake, select.POLLIN)
-        return poll
+        if self._wake is None:
+            self._wake = fork.pipe()
+            fork.keep_private(*self._wake)
+        poll.register(self._wake[0], select.POLLIN)
+        try:
+            return poll, signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        except ValueError:
+            # Not the main thread: a QUIT is noticed when the wait is over.
+            return poll, None
 
     def on_quit(self, _number: int, _frame: object) -> None:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""

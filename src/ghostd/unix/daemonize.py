@@ -135,8 +135,13 @@ def detach(report: tuple[int, int]) -> tuple[int, Report | None]:
         fork.close(write)
         return pid, None
     os.setsid()
-    if os.fork():
-        os._exit(0)
+    try:
+        if os.fork():
+            os._exit(0)
+    except OSError as error:
+        # In between there is nobody to raise to: the stack is the launcher's.
+        Report(write).failed(f"cannot fork: {error.strerror}")
+        os._exit(1)
     fork.close(read)
     os.set_blocking(write, True)
     return 0, Report(write)

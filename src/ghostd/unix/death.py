@@ -15,11 +15,13 @@ def prepare() -> None:
     """Load what `arm` needs; in the manager, once, so that no spirit pays for it."""
     global _prctl  # noqa: PLW0603 - a module that is loaded once has one copy
     if doors.PDEATHSIG and _prctl is None:
-        import ctypes
-
         try:
+            # ImportError: a Python built without it, or one that lies in a folder
+            # which whoever we have become may not enter.
+            import ctypes
+
             _prctl = ctypes.CDLL(None, use_errno=True).prctl
-        except (OSError, AttributeError):
+        except (ImportError, OSError, AttributeError):
             return
 
 
