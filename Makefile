@@ -34,8 +34,8 @@ help: ## this list
 	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: ## a daemon's life in half a minute; needs nothing but Python
-	PYTHONPATH=$(CURDIR)/src $(firstword $(PYTHONS)) examples/demo.py
+demo: .venvs/demo/.ready ## a daemon's life in two seconds; needs nothing but Python
+	@PYTHONPATH=$(CURDIR)/src .venvs/demo/bin/python examples/demo.py
 
 
 ##@ Before each commit
@@ -120,6 +120,11 @@ clean: ## all that can be made again
 
 .venv/.ready: pyproject.toml tools/venv
 	@tools/venv .venv "$(firstword $(PYTHONS))" dev
+	@touch $@
+
+# Without pip: ghostd needs nothing, so the demo needs no network.
+.venvs/demo/.ready: tools/pythons
+	@$(firstword $(PYTHONS)) -m venv --clear --without-pip .venvs/demo
 	@touch $@
 
 .venvs/%/.ready: pyproject.toml tools/venv

@@ -1,0 +1,236 @@
+"""Every example is started, does what its text says, and is stopped, for real."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from ghostd.testing import Daemon, DaemonError
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NUMBERED = sorted(EXAMPLES.glob("[0-9]*.py"))
+MOST_LINES = 40
+
+
+def example(name: str, **variables: str) -> Daemon:
+    return Daemon(EXAMPLES / name, env=variables)
+
+
+def free_port() -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+def ids(pid: int, kind: str) -> set[str]:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(f"{kind}:"))
+    return set(line.split()[1:])
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.name)
+def test_an_example_is_short_enough_to_be_read_at_once(path: Path) -> None:
+    module = ast.parse(path.read_text())
+    text = module.body[0]
+    lines = path.read_text().splitlines()[text.end_lineno :]
+
+    assert ast.get_docstring(module)
+    assert sum(bool(line.strip()) for line in lines) < MOST_LINES
+
+
+def test_the_examples_are_numbered_without_a_gap() -> None:
+    numbers = [int(path.name[:2]) for path in NUMBERED]
+
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_01_the_synopsis_counts_and_who_dies_is_replaced() -> None:
+    with example("01_simple.py") as d:
+        assert d.ctrl().stderr.startswith("Command incorrect")
+        assert d.start().stdout == f"Running {d.pid}\n"
+        d.wait_for(lambda: d.healthy == 4)
+        d.wait_for_line("1/10")
+        dead = d.kill_spirit()
+        d.wait_for(lambda: d.healthy == 4 and dead not in d.spirits)
+
+        assert d.stop().stdout.startswith("Stopped ")
+
+
+def test_02_a_reload_logs_the_pool_and_replaces_nobody() -> None:
+    with example("02_reload.py") as d:
+        d.ctrl()  # without a word it starts, as in the ancestor's example
+        d.wait_for(lambda: d.healthy == 4)
+        before = d.spirits
+        assert d.ctrl("reload").stdout == f"Reloading {d.pid}\n"
+        d.wait_for_line("slot generation phase")
+        d.wait_for(lambda: len(re.findall(r"^ .*alive ", d.log_text(), re.M)) == 4)
+
+        assert d.spirits == before
+
+
+def test_03_timers_of_an_event_loop_run_and_a_quit_ends_it() -> None:
+    with example("03_event_loop.py") as d:
+        d.start()
+        d.wait_for_line("Timer!", times=4)
+        d.wait_for_line("5/10", times=4)
+        d.stop()
+
+        assert len(d.log_lines("Finish the loop")) == 4
+
+
+def test_04_commands_by_hand() -> None:
+    with example("04_ghost_by_hand.py") as d:
+        assert d.ctrl("nonsense").stderr == "Command incorrect\n"
+        status = d.ctrl("status")
+        assert (status.stdout, status.returncode) == ("Not running\n", 3)
+        assert d.ctrl("stop").stdout == "Not running\n"
+        assert d.ctrl("start").returncode == 0
+        pid = d.wait_for(lambda: d.pid)
+        assert d.ctrl("status").stdout == f"Running {pid}\n"
+        again = d.ctrl("start")
+        assert (again.returncode, again.stderr) == (1, f"Already running {pid}\n")
+
+        assert d.ctrl("stop").stdout == f"Stopped {pid}\n"
+        d.wait_for(lambda: not d.pidfile.exists())
+
+
+def test_05_every_hook_of_a_plain_ghost() -> None:
+    with example("05_ghost.py") as d:
+        assert d.start().stdout == f"Starting 05_ghost\nRunning {d.pid}\n"
+        d.ctrl("reload")
+        d.wait_for_line("Counted to 1")
+        d.stop()
+
+        assert d.log_lines("It was interrupted")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_06_nobody_has_no_rights_left() -> None:
+    with Daemon(EXAMPLES / "06_nobody.py", env={"PIDFILE": "nobody.pid"}) as d:
+        d.start()
+        spirits = d.wait_for(lambda: d.spirits)
+
+        for pid in (d.pid, *spirits):
+            assert ids(pid, "Uid") == ids(pid, "Gid") == ids(pid, "Groups") == {"65534"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
+def test_06_who_is_not_root_cannot_become_nobody() -> None:
+    with Daemon(EXAMPLES / "06_nobody.py", env={"PIDFILE": "nobody.pid"}) as d:
+        refused = d.ctrl("start")
+
+        assert refused.returncode == 1
+        assert "only root can become somebody else" in refused.stderr
+
+
+def ask(port: str) -> tuple[int, int]:
+    with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        words = answer.read().split()
+    return int(words[1]), int(words[3])
+
+
+def test_07_all_spirits_answer_from_one_socket() -> None:
+    port = free_port()
+    with example("07_http.py", PORT=port) as d:
+        d.start()
+        slots = set()
+        d.wait_for(lambda: slots.add(ask(port)[1]) or slots == {0, 1, 2, 3})
+
+
+def test_07_a_quit_loses_no_accepted_request() -> None:
+    port = free_port()
+    with example("07_http.py", PORT=port) as d:
+        d.start()
+        # The request has been accepted, but only half of it has come, when the spirit
+        # is asked to leave.
+        with socket.create_connection(("127.0.0.1", int(port))) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n")
+            old = set(d.wait_for(lambda: d.healthy == 4 and d.spirits))
+            d.ctrl("reload")
+            d.wait_for(lambda: len(old & set(d.spirits)) == 1)
+            client.sendall(b"\r\n")
+            answer = client.makefile("rb").read()
+        d.wait_for(lambda: not old & set(d.spirits))
+
+        assert int(answer.split(b"pid ")[1].split()[0]) in old
+
+
+def test_07_no_request_fails_while_spirits_are_replaced() -> None:
+    port = free_port()
+    with example("07_http.py", PORT=port) as d:
+        d.start()
+        seen = {ask(port)[0]}
+        d.ctrl("reload")
+        d.wait_for(lambda: seen.add(ask(port)[0]) or len(seen) >= 6)
+
+
+def ask_jobs(file: Path, question: str) -> list[int]:
+    with closing(sqlite3.connect(file, timeout=10)) as db:
+        return [number for (number,) in db.execute(question)]
+
+
+def add_jobs(file: Path, many: int) -> None:
+    with closing(sqlite3.connect(file, timeout=10)) as db, db:
+        db.executemany(
+            "INSERT INTO jobs (number) VALUES (?)", [(n,) for n in range(many)]
+        )
+
+
+def test_08_each_job_is_done_once_whoever_is_killed() -> None:
+    many, kills = 2000, 40
+    with example("08_jobs.py", JOBS="jobs.db") as d:
+        file = d.folder / "jobs.db"
+        d.start()
+        add_jobs(file, many)
+        killed = 0
+        while ask_jobs(file, "SELECT count(*) FROM jobs") != [0]:
+            # Those who hold a job: the worst moment, and they have had a beat, so that
+            # the brake on early deaths does not make this test wait.
+            for pid in ask_jobs(file, "SELECT pid FROM jobs WHERE pid IS NOT NULL"):
+                if killed < kills:
+                    with suppress(DaemonError):  # gone since, or an orphan by now
+                        d.kill_spirit(pid)
+                        killed += 1
+            if killed == kills // 2:
+                d.signal(signal.SIGKILL)
+                killed += 1
+                d.wait_for(lambda: not d.pid)
+                d.start()
+            done = len(ask_jobs(file, "SELECT job FROM results"))
+            d.wait_for(lambda: len(ask_jobs(file, "SELECT job FROM results")) != done)
+
+        results = ask_jobs(file, "SELECT job FROM results")
+        wrong = "SELECT job FROM results WHERE square != (job - 1) * (job - 1)"
+        assert killed == kills
+        assert Counter(results) == Counter(range(1, many + 1))
+        assert not ask_jobs(file, wrong)
+
+
+def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Everything promised happened" in done.stdout
+    assert "\033" not in done.stdout
+    assert time.monotonic() - began < 15
