@@ -36,7 +36,7 @@ class Member:
         generation: which reload it belongs to, 0 first.
         born: when its fork returned.
         beat: when it last ticked.
-        left_at: since when it is leaving: told, or by its own farewell.
+        left_at: since when it is leaving: told, killed, or by its own farewell.
         told: QUIT was sent to it.
         silent: QUIT was sent because it had been silent for too long.
         killed_at: when SIGKILL was last sent.
@@ -78,12 +78,12 @@ class Member:
     @property
     def active(self) -> bool:
         """Tell whether it still counts towards the wanted number."""
-        return self.left_at is None and self.killed_at is None
+        return self.left_at is None
 
     @property
     def alive(self) -> bool:
         """Tell whether it is active and has a beat."""
-        return self.beat is not None and self.active
+        return self.beat is not None and self.left_at is None
 
     @property
     def heard(self) -> float:

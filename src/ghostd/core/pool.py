@@ -19,6 +19,7 @@ that is named after it, so events may come late, twice or in another order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any, assert_never
 
@@ -279,10 +280,9 @@ class Pool:
         """
         self._now = now = max(now, self._now)
         self._hurry = False
+        self._judge(now)
         if self.stopping is None:
-            self._judge_silence(now)
             self._judge_boot(now)
-        self._judge_slowness(now)
         # A boot that has just been judged may be a shutdown now.
         if self.stopping is not None:
             self._shut_down(now)
@@ -292,26 +292,29 @@ class Pool:
         actions, self._outbox = self._outbox, []
         return actions
 
-    def _judge_silence(self, now: float) -> None:
-        if now < self._amnesty:
-            return
+    def _judge(self, now: float) -> None:
+        """Dismiss the silent; kill those that have been leaving for too long."""
+        patience = self._patience
+        graceful = self.settings.graceful_timeout
+        blameless = self.stopping is not None or now < self._amnesty
         for member in self.members.values():
-            if member.active and now >= self._silent_at(member):
-                member.silent = True
-                self._say(
-                    ERROR,
-                    "spirit.hung",
-                    f"Spirit {member.pid} has no heartbeat "
-                    f"({self.settings.heartbeat_timeout:g} seconds), restarting",
-                    member.pid,
-                    silent=now - member.heard,
-                )
-                self._dismiss(member, now)
-
-    def _judge_slowness(self, now: float) -> None:
-        for member in self.members.values():
-            if member.left_at is not None and now >= self._kill_at(member):
+            if member.left_at is None:
+                if not blameless and now >= member.heard + patience:
+                    self._dismiss_silent(member, now)
+            elif member.killed_at is None and now >= member.left_at + graceful:
                 self._kill(member, now)
+
+    def _dismiss_silent(self, member: Member, now: float) -> None:
+        member.silent = True
+        self._say(
+            ERROR,
+            "spirit.hung",
+            f"Spirit {member.pid} has no heartbeat "
+            f"({self.settings.heartbeat_timeout:g} seconds), restarting",
+            member.pid,
+            silent=now - member.heard,
+        )
+        self._dismiss(member, now)
 
     def _judge_boot(self, now: float) -> None:
         if self._booted:
@@ -342,13 +345,15 @@ class Pool:
 
     def _retire(self, now: float) -> None:
         """Dismiss who is one too many, then who is old and already replaced."""
-        for member in self.members.values():
-            # Nothing is lost with an old one that never worked.
-            useless = member.generation < self.generation and member.beat is None
-            if useless and member.active:
-                self._dismiss(member, now)
-        active = [m for m in self.members.values() if m.active]
+        active = [m for m in self.members.values() if m.left_at is None]
         stale = [m for m in active if m.generation < self.generation]
+        for member in stale:
+            if member.beat is None:
+                # Nothing is lost with an old one that never worked.
+                self._dismiss(member, now)
+        if stale:
+            active = [m for m in active if m.left_at is None]
+            stale = [m for m in stale if m.left_at is None]
         surplus = len(active) - self.wanted - self._surge(stale)
         if surplus > 0:
             order = sorted(active, key=lambda m: (m.alive, -m.born, -m.pid))
@@ -399,46 +404,46 @@ class Pool:
         """
         if self._hurry or self._outbox:
             return self._now
-        due = [self._due(member) for member in self.members.values()]
+        due = min(self._dues(), default=None)
         if self.stopping is None:
-            if self._missing() > 0 and self._room() > 0:
-                due.append(self._birth_at() if self._may_try() else None)
-            if not self._booted:
-                due.append(self._boot_deadline)
-        times = [time for time in due if time is not None]
-        return max(min(times), self._now) if times else None
+            wanting = self._room() > 0 and self._missing() > 0 and self._may_try()
+            birth_at = self._birth_at() if wanting else None
+            boot = None if self._booted else self._boot_deadline
+            due = min((t for t in (due, birth_at, boot) if t is not None), default=None)
+        return None if due is None else max(due, self._now)
 
     # -- the figures behind ----------------------------------------------------
 
-    def _silent_at(self, member: Member) -> float:
-        settings = self.settings
-        return member.heard + settings.heartbeat_interval + settings.heartbeat_timeout
-
-    def _kill_at(self, member: Member) -> float:
-        if member.left_at is None or member.killed_at is not None:
-            return float("inf")
-        return member.left_at + self.settings.graceful_timeout
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence that are borne."""
+        return self.settings.heartbeat_interval + self.settings.heartbeat_timeout
 
     def _undying(self, member: Member) -> bool:
         killed_at = member.killed_at
         return killed_at is not None and self._now >= killed_at + UNDYING
 
-    def _due(self, member: Member) -> float | None:
-        if member.killed_at is not None:
-            doomed = self.stopping is not None and not self._undying(member)
-            return member.killed_at + UNDYING if doomed else None
-        if member.left_at is not None:
-            return self._kill_at(member)
-        if self.stopping is not None:
-            return self._now
-        return max(self._silent_at(member), self._amnesty)
+    def _dues(self) -> Iterator[float]:
+        """Give when something is due for each member."""
+        patience, graceful = self._patience, self.settings.graceful_timeout
+        stopping = self.stopping is not None
+        for member in self.members.values():
+            if member.killed_at is not None:
+                if stopping and not self._undying(member):
+                    yield member.killed_at + UNDYING
+            elif member.left_at is not None:
+                yield member.left_at + graceful
+            elif stopping:
+                yield self._now
+            else:
+                yield max(member.heard + patience, self._amnesty)
 
     def _surge(self, stale: list[Member]) -> int:
         """Say by how many the active may exceed the wanted: one, during a reload."""
         return 1 if stale and self.settings.spare else 0
 
     def _missing(self) -> int:
-        active = [m for m in self.members.values() if m.active]
+        active = [m for m in self.members.values() if m.left_at is None]
         stale = [m for m in active if m.generation < self.generation]
         return self.wanted + self._surge(stale) - len(active)
 
@@ -460,7 +465,7 @@ class Pool:
         In a reload every place is held: then the newborn takes the lowest one whose
         holder is old, and that holder is the next to be dismissed.
         """
-        active = [m for m in self.members.values() if m.active]
+        active = [m for m in self.members.values() if m.left_at is None]
         held = taken | {m.slot for m in active}
         for slot in range(self.wanted):
             if slot not in held:
@@ -482,6 +487,8 @@ class Pool:
 
     def _kill(self, member: Member, now: float) -> None:
         member.killed_at = now
+        if member.left_at is None:
+            member.left_at = now
         self._say(
             WARN,
             "spirit.killed",
