@@ -33,8 +33,8 @@ from ghostd.core.pool import Pool
 from ghostd.hooks import Hooks
 from ghostd.logs import Log
 from ghostd.settings import PoolSettings
-from ghostd.spirit import Spirit, enter
-from ghostd.unix import child, container, death, fork
+from ghostd.spirit import Spirit, dispositions, enter
+from ghostd.unix import child, container, death, doors, fork
 from ghostd.unix.child import Child, Ended
 from ghostd.unix.lifeline import FarEnd, Kind, Lifeline, Presence
 from ghostd.unix.oom import MemoryWatch
@@ -74,6 +74,10 @@ class Life:
         self.child: Child = born
         self.lifeline: Lifeline = lifeline
         self.proven: bool = False
+
+
+def _is_no_birth(action: Action) -> bool:
+    return not isinstance(action, Spawn)
 
 
 class Manager:
@@ -130,6 +134,8 @@ class Manager:
         self._listen_at = now
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
+        self._inherits_orphans = False
+        self._dispositions: dict[int, signal.Handlers] = {}
 
     def wish(self, event: Event) -> None:
         """Have an event observed in the next turn; hooks may call this."""
@@ -161,6 +167,11 @@ class Manager:
         # What exists now will exist in every spirit. Out of the collector's sight,
         # its pages stay shared with them.
         gc.freeze()
+        self._dispositions = dispositions(self._inbox.noted)
+        self._inherits_orphans = container.inherits_orphans()
+        if doors.PIDFD and not self._inherits_orphans:
+            # Each death has a descriptor that wakes us; a signal would do so twice.
+            self._inbox.leave(signal.SIGCHLD)
         self._say_start()
 
     def _close(self) -> None:
@@ -218,7 +229,8 @@ class Manager:
         for event in self._gather(ready, now, timed=now >= due):
             self._observe(event, now)
         while actions := self.pool.plan(self._clock()):
-            for action in actions:
+            # Births first: hooks and log lines can wait, a missing spirit cannot.
+            for action in sorted(actions, key=_is_no_birth):
                 self._perform(action)
 
     def _due(self) -> float:
@@ -256,19 +268,16 @@ class Manager:
             heard = [self._by_fd[fd] for fd in fds if fd in self._by_fd]
         for pid in dict.fromkeys(heard):
             yield from self._hear(pid, self._lives[pid], fds)
-        yield from self._bury_dead(self._perhaps_dead(fds, swept=swept))
+        yield from self._bury_dead(self._perhaps_dead(fds, sweep=swept or timed))
 
-    def _perhaps_dead(self, fds: dict[int, int], *, swept: bool) -> list[int]:
-        """List whose pidfd speaks; after a SIGCHLD also those that have none."""
-        return [
-            pid
-            for pid in (
-                self._lives
-                if swept
-                else (self._by_fd[fd] for fd in fds if fd in self._by_fd)
-            )
-            if self._lives[pid].child.fd in fds or self._lives[pid].child.fd < 0
-        ]
+    def _perhaps_dead(self, fds: dict[int, int], *, sweep: bool) -> list[int]:
+        """List whose pidfd speaks; in a *sweep* also those that have none."""
+        lives = self._lives
+        dead = [pid for fd in fds if (pid := self._by_fd.get(fd)) is not None]
+        dead = [pid for pid in dead if lives[pid].child.fd in fds]
+        if sweep:
+            dead += [pid for pid, life in lives.items() if life.child.fd < 0]
+        return dead
 
     def _hear(self, pid: int, life: Life, fds: dict[int, int]) -> Iterator[Event]:
         """Read a lifeline; see to it that only what matters wakes us again."""
@@ -370,7 +379,7 @@ class Manager:
                 graceful=settings.graceful_timeout,
             )
             self._become(spirit)
-            enter(spirit, self._hooks, self._log, mask)
+            enter(spirit, self._hooks, self._log, self._dispositions, mask)
 
         try:
             pid = fork.fork(be_born)
@@ -437,5 +446,5 @@ class Manager:
 
         A hook may have started a `subprocess`, and its status is the hook's to take.
         """
-        if container.inherits_orphans() and self._strangers_at is None:
+        if self._inherits_orphans and self._strangers_at is None:
             self._strangers_at = self._clock() + STRANGER_GRACE

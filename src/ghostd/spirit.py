@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import traceback
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from ghostd.logs import Log
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
 
-IGNORED = (
+_IGNORED = (
     signal.SIGHUP,
     signal.SIGUSR1,
     signal.SIGUSR2,
@@ -31,7 +32,7 @@ IGNORED = (
     signal.SIGTSTP,
     signal.SIGPIPE,
 )
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
+_DEFAULT = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
 
 
 class Spirit:
@@ -184,13 +185,41 @@ class Outside:
         return self.ok
 
 
+def dispositions(noted: Iterable[int]) -> dict[int, signal.Handlers]:
+    """
+    List what each signal does in a spirit, QUIT apart; made once, in the manager.
+
+    Args:
+        noted: signals that have a handler of Python's in the manager.
+    """
+    ours = dict.fromkeys(_DEFAULT, signal.SIG_DFL)
+    ours |= dict.fromkeys(_IGNORED, signal.SIG_IGN)
+    return {number: signal.SIG_DFL for number in noted if number not in ours} | ours
+
+
 def enter(
-    spirit: Spirit, hooks: Hooks, log: Log, mask: set[signal.Signals]
+    spirit: Spirit,
+    hooks: Hooks,
+    log: Log,
+    signals: Mapping[int, signal.Handlers],
+    mask: set[signal.Signals],
 ) -> NoReturn:
-    """Be a spirit until the body returns, raises or is ended."""
+    """
+    Be a spirit until the body returns, raises or is ended.
+
+    Args:
+        spirit: what is known of the birth.
+        hooks: the body is among them.
+        log: where its failure is told.
+        signals: from `dispositions`.
+        mask: the signals that are blocked from now on.
+    """
     code = 1
     try:
-        _take_signals(spirit)
+        signal.set_wakeup_fd(-1)
+        for number, disposition in signals.items():
+            signal.signal(number, disposition)
+        signal.signal(signal.SIGQUIT, spirit.on_quit)
         spirit.arm()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = _live(spirit, hooks, log)
@@ -198,19 +227,6 @@ def enter(
         fork.flush()
         # SIGQUIT stays harmless up to here: our handler is never taken down.
         os._exit(code)
-
-
-def _take_signals(spirit: Spirit) -> None:
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        if callable(handler):
-            signal.signal(number, signal.SIG_DFL)
-    for number in ENDING:
-        signal.signal(number, signal.SIG_DFL)
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGQUIT, spirit.on_quit)
 
 
 def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:

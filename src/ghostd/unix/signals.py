@@ -92,6 +92,16 @@ class SignalInbox:
                 self._old.setdefault(number, handler)
                 signal.signal(number, self._note)
 
+    @property
+    def noted(self) -> set[int]:
+        """Give the signals that have a handler of Python's now."""
+        return {*self._old, *self.adopted}
+
+    def leave(self, number: signal.Signals) -> None:
+        """Stop noting a signal, unless the user's own handler was adopted for it."""
+        if number not in self.adopted and signal.getsignal(number) == self._note:
+            signal.signal(number, signal.SIG_DFL)
+
     def take(self) -> dict[int, int]:
         """Empty the inbox: how often each signal struck, in order of first arrival."""
         fork.drain(self.fd)
