@@ -109,7 +109,7 @@ class Daemon:
 
     def flush(self) -> None:
         """Forget that anything was asked or said."""
-        self.spirit = Outside()
+        self.spirit.ok = False
         self.interrupted = False
 
     def begin(self) -> None:

@@ -20,7 +20,7 @@ from ghostd.errors import GhostError, SettingsError
 from ghostd.ghost import Ghost
 from ghostd.manager import SIGNALS, Manager
 from ghostd.settings import PoolSettings
-from ghostd.spirit import Spirit
+from ghostd.spirit import Outside, Spirit
 from ghostd.unix import processors
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Prefork(Ghost):
             given["spirits"] = processors.usable()
         self.pool_settings: PoolSettings = PoolSettings(**given)
         self._manager: Manager | None = None
+        # One step nearer than the daemon's: it is all that tick() looks at.
+        self._spirit: Spirit | Outside = self._daemon.spirit
         self._patience = self.pool_settings.graceful_timeout
 
     @staticmethod
@@ -238,7 +240,7 @@ class Prefork(Ghost):
         Returns:
             `ok`; False after a farewell.
         """
-        spirit = self._daemon.spirit
+        spirit = self._spirit
         if finished or monotonic() >= spirit.due:
             return spirit.beat(finished)
         return spirit.ok
@@ -287,7 +289,7 @@ class Prefork(Ghost):
         return result if isinstance(result, int) else 0
 
     def _become(self, spirit: Spirit) -> None:
-        self._daemon.spirit = spirit
+        self._spirit = self._daemon.spirit = spirit
         self._manager = None
 
     def _keep_house(self) -> None:

@@ -172,13 +172,15 @@ def _watch_presence(presence: int, pid: int) -> None:
 class Outside:
     """What stands in a process that is no spirit: nothing is ever due."""
 
-    due: float = float("inf")
+    __slots__ = ("due", "ok")
+
     slot = None
     generation = None
 
     def __init__(self) -> None:
-        """Be well."""
-        self.ok = True
+        """Be not well yet: that comes with the start."""
+        self.due = float("inf")
+        self.ok = False
 
     def beat(self, finished: bool) -> bool:  # noqa: ARG002 - a spirit's signature
         """Send nothing to nobody."""
