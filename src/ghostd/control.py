@@ -1,7 +1,7 @@
 """
 The control commands: what is printed, and the exit code.
 
-Each command is a function of a `Ghost`. They speak to the daemon only by its pidfile
+Each command is a function of a ghost. They speak to the daemon only by its pidfile
 and by signals, so they work from any process that constructs the same ghost.
 """
 
@@ -11,31 +11,54 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import NoReturn, Protocol
 
 from ghostd import daemon
+from ghostd.daemon import Daemon, Work
 from ghostd.errors import AlreadyRunning, GhostError, PidfileError, StartError
 from ghostd.unix import privilege, terminal
+from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.privilege import Identity
 from ghostd.unix.process import Process
-
-if TYPE_CHECKING:
-    from ghostd.ghost import Ghost
 
 IMMEDIATE = 5.0
 MARGIN = 3.0
 RUNNING, DEAD_WITH_PIDFILE, NOT_RUNNING, UNKNOWN = 0, 1, 3, 4
 
 
-def _prepare(ghost: Ghost) -> Identity | None:
+class Controlled(Work, Protocol):
+    """What the commands want from a ghost."""
+
+    _daemon: Daemon
+    _patience: float
+
+    @property
+    def name(self) -> str:
+        """Name of the daemon."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the daemon."""
+
+    def preinit(self) -> object:
+        """Do something in the launcher before the fork."""
+
+    def _check_body(self) -> None:
+        """Refuse a ghost that has nothing to do."""
+
+
+def _prepare(ghost: Controlled) -> Identity | None:
     """Check everything that can be known before the fork."""
     ghost._check_body()
-    identity = privilege.resolve(ghost.settings.user, ghost.settings.group)
+    identity = privilege.resolve(
+        ghost._daemon.settings.user, ghost._daemon.settings.group
+    )
     privilege.check(identity)
     return identity
 
 
-def start(ghost: Ghost) -> int:
+def start(ghost: Controlled) -> int:
     """
     Start the daemon.
 
@@ -43,7 +66,7 @@ def start(ghost: Ghost) -> int:
         0 when it is up; 1 otherwise, with the reason on standard error.
     """
     try:
-        if pid := ghost.filepid.running():
+        if pid := ghost._daemon.filepid.running():
             return terminal.complain(f"Already running {pid}")
         identity = _prepare(ghost)
         ghost.preinit()
@@ -62,7 +85,7 @@ def start(ghost: Ghost) -> int:
     return terminal.complain(f"{ghost.name} did not start: {verdict.reason}")
 
 
-def _be_daemon(ghost: Ghost, identity: Identity | None) -> NoReturn:
+def _be_daemon(ghost: Controlled, identity: Identity | None) -> NoReturn:
     """Live, and end here: what the script has around ctrl() is the launcher's."""
     code = 1
     try:
@@ -71,16 +94,18 @@ def _be_daemon(ghost: Ghost, identity: Identity | None) -> NoReturn:
         os._exit(code)
 
 
-def become_daemon(ghost: Ghost) -> None:
+def become_daemon(ghost: Controlled) -> None:
     """
     Daemonize the running script: in the daemon this returns, the launcher exits.
 
     Raises:
         GhostError: it did not work; nothing is left behind.
     """
-    identity = privilege.resolve(ghost.settings.user, ghost.settings.group)
+    identity = privilege.resolve(
+        ghost._daemon.settings.user, ghost._daemon.settings.group
+    )
     privilege.check(identity)
-    if pid := ghost.filepid.running():
+    if pid := ghost._daemon.filepid.running():
         raise AlreadyRunning(f"Already running {pid}", pid)
     life = ghost._daemon
     verdict = life.launch()
@@ -99,18 +124,18 @@ def become_daemon(ghost: Ghost) -> None:
         raise StartError(verdict.reason)
 
 
-def run(ghost: Ghost) -> int:
+def run(ghost: Controlled) -> int:
     """Live in the foreground: no fork, no session of its own, Ctrl-C is INT."""
     try:
         identity = _prepare(ghost)
         ghost.preinit()
     except Exception as error:  # noqa: BLE001 - preinit is the user's
         return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
-    os.umask(ghost.settings.umask)
+    os.umask(ghost._daemon.settings.umask)
     return ghost._daemon.live(ghost, identity, foreground=True)
 
 
-def stop(ghost: Ghost) -> int:
+def stop(ghost: Controlled) -> int:
     """
     Stop the daemon: gracefully, then at once, then by force; never an orphan.
 
@@ -122,7 +147,7 @@ def stop(ghost: Ghost) -> int:
     """
     process = _find(ghost)
     if process is None:
-        ghost.filepid.clear_away()
+        ghost._daemon.filepid.clear_away()
         return 0
     try:
         return _stop(ghost, process)
@@ -134,7 +159,7 @@ def stop(ghost: Ghost) -> int:
         process.close()
 
 
-def _stop(ghost: Ghost, process: Process) -> int:
+def _stop(ghost: Controlled, process: Process) -> int:
     patience = ghost._patience + MARGIN
     watched = sys.stderr.isatty()
     process.send(signal.SIGQUIT)
@@ -158,22 +183,26 @@ def _stop(ghost: Ghost, process: Process) -> int:
         gone = process.end_with_children(IMMEDIATE)
     if gone:
         # A daemon that gave up its rights may not have been allowed to remove it.
-        ghost.filepid.clear_away()
+        ghost._daemon.filepid.clear_away()
     return process.pid if gone else -process.pid
 
 
-def _find(ghost: Ghost) -> Process | None:
+def _find(ghost: Controlled) -> Process | None:
     """Open the door to the daemon that runs, None if none does."""
-    pid = ghost.filepid.running()
-    while pid:
+    filepid = ghost._daemon.filepid
+    while pid := filepid.running():
         try:
-            return Process(pid, lambda number=pid: ghost.filepid.running() == number)  # type: ignore[misc]  # bound now
-        except (ProcessLookupError, PermissionError):
-            pid = ghost.filepid.running()
+            return Process(pid, partial(_is_still, filepid, pid))
+        except ProcessLookupError:
+            continue  # it ended meanwhile; another may have started
     return None
 
 
-def restart(ghost: Ghost) -> int:
+def _is_still(filepid: Pidfile, pid: int) -> bool:
+    return filepid.running() == pid
+
+
+def restart(ghost: Controlled) -> int:
     """
     Stop the daemon if one runs, then start it.
 
@@ -191,7 +220,7 @@ def restart(ghost: Ghost) -> int:
     return start(ghost)
 
 
-def reload(ghost: Ghost, number: str | int | None = None) -> int:
+def reload(ghost: Controlled, number: str | int | None = None) -> int:
     """
     Send the reload signal, HUP by default; start the daemon if none runs.
 
@@ -240,44 +269,44 @@ def signal_number(name: str, value: str | int | None) -> signal.Signals | None:
 # -- the words of the command line ---------------------------------------------
 
 
-def _start(ghost: Ghost, _signal: str | int | None) -> int:
+def _start(ghost: Controlled, _signal: str | int | None) -> int:
     return start(ghost) or terminal.say(f"Running {ghost.pid}")
 
 
-def _stop_command(ghost: Ghost, _signal: str | int | None) -> int:
+def _stop_command(ghost: Controlled, _signal: str | int | None) -> int:
     stopped = stop(ghost)
     if stopped < 0:
         return terminal.complain(f"{-stopped} is still running")
     return terminal.say(f"Stopped {stopped}" if stopped else "Not running")
 
 
-def _restart(ghost: Ghost, _signal: str | int | None) -> int:
+def _restart(ghost: Controlled, _signal: str | int | None) -> int:
     return restart(ghost) or terminal.say("Restart successful")
 
 
-def _reload(ghost: Ghost, number: str | int | None) -> int:
-    before = ghost.filepid.running()
+def _reload(ghost: Controlled, number: str | int | None) -> int:
+    before = ghost._daemon.filepid.running()
     code = reload(ghost, number)
     return code or terminal.say(f"{'Reloading' if before else 'Running'} {ghost.pid}")
 
 
-def _status(ghost: Ghost, _signal: str | int | None) -> int:
+def _status(ghost: Controlled, _signal: str | int | None) -> int:
     try:
-        pid = ghost.filepid.running()
+        pid = ghost._daemon.filepid.running()
     except PidfileError as error:
         terminal.complain(daemon.say(error))
         return UNKNOWN
     if pid:
         return terminal.say(f"Running {pid}")
     terminal.say("Not running")
-    return DEAD_WITH_PIDFILE if ghost.filepid.exists() else NOT_RUNNING
+    return DEAD_WITH_PIDFILE if ghost._daemon.filepid.exists() else NOT_RUNNING
 
 
-def _run(ghost: Ghost, _signal: str | int | None) -> int:
+def _run(ghost: Controlled, _signal: str | int | None) -> int:
     return run(ghost)
 
 
-COMMANDS: dict[str, Callable[[Ghost, str | int | None], int]] = {
+COMMANDS: dict[str, Callable[[Controlled, str | int | None], int]] = {
     "start": _start,
     "stop": _stop_command,
     "restart": _restart,
@@ -287,7 +316,7 @@ COMMANDS: dict[str, Callable[[Ghost, str | int | None], int]] = {
 }
 
 
-def ctrl(ghost: Ghost, command: str | None, number: str | int | None) -> int:
+def ctrl(ghost: Controlled, command: str | None, number: str | int | None) -> int:
     """Obey one word; give the exit code."""
     if command is None:
         command = sys.argv[1] if len(sys.argv) > 1 else ""
