@@ -30,7 +30,7 @@ class Process:
         """Open the door, then make sure who is behind it."""
         self.pid = pid
         self._still = still
-        self._fd = os.pidfd_open(pid) if doors.PIDFD else -1
+        self._fd = _door(pid)
         if not still():
             self.close()
             raise ProcessLookupError(f"process {pid} is not the daemon any more")
@@ -87,6 +87,18 @@ class Process:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _door(pid: int) -> int:
+    """Open a pidfd, -1 where there is none: the caller then asks before each signal."""
+    if not doors.PIDFD:
+        return -1
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return -1  # an old kernel says ENOSYS, a container's filter may say EPERM
 
 
 def _lives(pid: int) -> bool:

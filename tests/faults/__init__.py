@@ -1,0 +1,1 @@
+"""What may go wrong around a daemon, made to happen."""
