@@ -19,7 +19,7 @@ import stat
 import time
 
 from ghostd.errors import AlreadyRunning, PidfileError
-from ghostd.unix import fork
+from ghostd.unix import doors, fork
 
 _NUMBER = re.compile(rb"[1-9][0-9]{0,9}\n?")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -96,6 +96,12 @@ class Pidfile:
             )
         pid = int(text)
         info = os.fstat(fd)
+        holders = _holders(info.st_ino)
+        if holders is not None and pid not in holders:
+            who = f"process {min(holders)}" if holders else "another pid namespace"
+            raise PidfileError(
+                f"pidfile {self.path} says {pid}, but its lock is held by {who}"
+            )
         if os.geteuid() == 0 and info.st_uid != 0:
             # Whoever owns the file chooses the number in it. Root must not signal on
             # the word of a user who could not do so himself.
@@ -271,6 +277,29 @@ class Pidfile:
 
     def _error(self, what: str, error: OSError) -> PidfileError:
         return PidfileError(f"pidfile {self.path} {what}: {error.strerror or error}")
+
+
+def _holders(inode: int) -> set[int] | None:
+    """
+    List who holds locks on a file of that number, as the kernel knows them.
+
+    A daemon in another pid namespace writes the number that it has there; here that
+    is nobody, or a stranger. None: the kernel does not tell.
+    """
+    if not doors.PROC:
+        return None
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return None
+    # Number: FLOCK ADVISORY WRITE pid major:minor:inode start end. One that waits for
+    # a lock has an arrow in the second place.
+    return {
+        int(row[4])
+        for row in rows
+        if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)
+    }
 
 
 def _owner_of(pid: int) -> int | None:
