@@ -319,7 +319,7 @@ class Pool:
     def _judge_boot(self, now: float) -> None:
         if self._booted:
             return
-        if self._proven.issuperset(range(self.wanted)):
+        if len(self._proven) >= self.wanted:
             self._booted = True
             self._outbox.append(Ready())
         elif self._boot_deadline is not None and now >= self._boot_deadline:
