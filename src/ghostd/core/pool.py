@@ -190,7 +190,12 @@ class Pool:
 
     def _on_farewell(self, event: Farewell, now: float) -> None:
         member = self.members.get(event.pid)
-        if member is not None and member.active:
+        if member is None:
+            return
+        if member.beat is None:
+            # The first that is heard of it, so it has worked.
+            self._on_beat(Beat(event.pid, event.at), now)
+        if member.active:
             member.left_at = now
             self._say(
                 DEBUG, "spirit.leaving", f"Spirit {event.pid} has finished", event.pid
