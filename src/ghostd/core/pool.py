@@ -163,7 +163,10 @@ class Pool:
         self._call("spawn", event.pid)
 
     def _on_spawn_failed(self, event: SpawnFailed, now: float) -> None:
-        pause = self.fork_brake.strike(now)
+        # What fails in one turn, however often, is one failure.
+        if not self.fork_brake.holds(now):
+            self.fork_brake.strike(now)
+        pause = self.fork_brake.until - now
         self._say(
             ERROR,
             "fork.failed",
