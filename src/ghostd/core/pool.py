@@ -181,7 +181,8 @@ class Pool:
             return
         # The stamp is the spirit's word. A mad one may lie about itself, but neither
         # into the future nor back behind what it said before. NaN counts as now.
-        at = min(event.at, now)
+        # Now comes first: min() keeps its first argument beside a NaN.
+        at = min(now, event.at)
         first = member.beat is None
         member.beat = max(at, member.heard)
         if first:
