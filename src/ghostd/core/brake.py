@@ -57,8 +57,13 @@ class Brake:
 
     def release(self, now: float) -> None:
         """Forgive everything once it has been calm for long enough."""
-        if now >= max(self.until, self.last) + CALM:
+        if now >= self.forgives_at:
             self.strikes = 0
+
+    @property
+    def forgives_at(self) -> float:
+        """Say when all is forgiven if there is no strike before."""
+        return max(self.until, self.last) + CALM
 
     def holds(self, now: float) -> bool:
         """Tell whether no spirit may be born at *now*."""

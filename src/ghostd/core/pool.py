@@ -415,8 +415,8 @@ class Pool:
             return self._now
         due = min(self._dues(), default=None)
         if self.stopping is None:
-            wanting = self._room() > 0 and self._missing() > 0 and self._may_try()
-            birth_at = self._birth_at() if wanting else None
+            wanting = self._room() > 0 and self._missing() > 0
+            birth_at = self._try_at() if wanting else None
             boot = None if self._booted else self._boot_deadline
             due = min((t for t in (due, birth_at, boot) if t is not None), default=None)
         return None if due is None else max(due, self._now)
@@ -462,9 +462,12 @@ class Pool:
     def _birth_at(self) -> float:
         return max(self.brake.until, self.fork_brake.until)
 
-    def _may_try(self) -> bool:
+    def _try_at(self) -> float:
+        """Say when to try: where births wait for a first beat, forgiveness may come first."""
         starting = any(m.active and m.beat is None for m in self.members.values())
-        return not (self.brake.cautious and starting)
+        if starting and self.brake.cautious:
+            return max(self._birth_at(), self.brake.forgives_at)
+        return self._birth_at()
 
     def _free_slot(self, taken: set[int]) -> int:
         """
