@@ -222,17 +222,21 @@ class _Target(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lost: int = 0
+        self._loser = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; whatever goes wrong is counted, never raised."""
         try:
             text = self.text(record)
+            if self.lost and self._loser != os.getpid():
+                self.lost = 0  # inherited by a fork: our parent tells of its own
             if self.lost:
                 self.write(self.loss_notice(record))
                 self.lost = 0
             self.write(text)
         except Exception:  # noqa: BLE001 - a log must never end a daemon
             self.lost += 1
+            self._loser = os.getpid()
 
     def loss_notice(self, record: logging.LogRecord) -> bytes:
         """Make the line that says how many are missing."""
@@ -301,6 +305,10 @@ class FileTarget(_Target):
             self._follow()
         while data:
             data = data[os.write(self._fd, data) :]
+
+    def loss_notice(self, record: logging.LogRecord) -> bytes:
+        """Begin on a line of its own: the disk may have been full in mid-line."""
+        return b"\n" + super().loss_notice(record)
 
     def _moved(self) -> bool:
         try:

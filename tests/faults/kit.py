@@ -41,6 +41,7 @@ import json, os, select, signal, sys, time
 from ghostd import Ghost, Prefork
 
 SETTINGS = json.loads(os.environ["SETTINGS"])
+HERE = os.path.dirname(os.path.abspath(__file__))
 """
 
 FOOT = """

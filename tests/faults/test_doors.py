@@ -35,7 +35,7 @@ class Service(Prefork):
         if self.slot == 2:  # one that never looks
             self.tick()
             while True:
-                time.sleep(1000) if os.path.exists("deaf") else self.tick()
+                time.sleep(1000) if os.path.exists(HERE + "/deaf") else self.tick()
                 time.sleep(0.05)
         while self.tick():
             self.wait(0.5)
