@@ -139,7 +139,9 @@ class Spirit:
     def on_quit(self, _number: int, _frame: object) -> None:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""
         self.ok = False
-        if os.getppid() != self._manager:
+        # A dying manager's pipe hangs up a moment before it stops being our parent.
+        gone = select.select([self._presence], [], [], 0)[0]
+        if gone or os.getppid() != self._manager:
             self._orphaned()
 
     def _orphaned(self) -> None:
