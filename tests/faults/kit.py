@@ -209,3 +209,16 @@ def leftovers(d: Daemon) -> list[str]:
 def nothing_runs(d: Daemon, limit: float = 5.0) -> None:
     """Wait until nothing lives below the test any more."""
     d.wait_for(lambda: not d.processes, limit, "the end of all processes")
+
+
+def unique() -> str:
+    """Make a name that nobody else uses now."""
+    return f"{os.getpid()}-{time.monotonic_ns()}"
+
+
+def wait_for(condition: Callable[[], object], limit: float) -> None:
+    """Wait for something that belongs to no daemon."""
+    until = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < until, "the condition did not come true"
+        time.sleep(0.01)
