@@ -365,7 +365,11 @@ class Pool:
             stale = [m for m in stale if m.left_at is None]
         surplus = len(active) - self.wanted - self._surge(stale)
         if surplus > 0:
-            order = sorted(active, key=lambda m: (m.alive, -m.born, -m.pid))
+            # Those without a beat, then the old, then the youngest.
+            order = sorted(
+                active,
+                key=lambda m: (m.alive, m not in stale, -m.born, -m.pid),
+            )
             for member in order[:surplus]:
                 self._dismiss(member, now)
             return
