@@ -558,6 +558,7 @@ class Pool:
             "boot_death": self._boot_death,
             "proven": sorted(self._proven),
             "amnesty": self._amnesty,
+            "abandoned": self._abandoned,
             "brake": self.brake.plain(),
             "fork_brake": self.fork_brake.plain(),
             "members": [member.plain() for member in self.members.values()],
@@ -583,6 +584,7 @@ class Pool:
         pool._boot_death = data["boot_death"]
         pool._proven = set(data["proven"])
         pool._amnesty = data["amnesty"]
+        pool._abandoned = data["abandoned"]
         pool.brake.restore(data["brake"])
         pool.fork_brake.restore(data["fork_brake"])
         members = [Member.from_plain(item) for item in data["members"]]
