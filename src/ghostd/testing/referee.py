@@ -566,6 +566,10 @@ class Referee:
         self._deadline = deadline
         self._events = self._actions = 0
 
+    def reborn(self) -> None:
+        """Allow one wake-up in vain: a pool that was rebuilt has to look once."""
+        self._vain -= 1
+
     def _check_debts(self) -> None:
         if self._owed:
             hook = self._owed[0][0]

@@ -580,6 +580,7 @@ class World:
     def _rebirth(self) -> None:
         plain = json.loads(json.dumps(self.pool.plain()))
         self.pool = type(self.pool).from_plain(self.settings, plain)
+        self.referee.reborn()
 
     def _fail(self, invariant: str, words: str) -> None:
         raise Violation(invariant, words, self.clock.now)
