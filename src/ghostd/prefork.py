@@ -192,7 +192,7 @@ class Prefork(Ghost):
         Run the manager until the pool is stopped; also without daemonizing.
 
         Returns:
-            The exit code: 0, or 1 when the pool gave up.
+            The exit code, 1 when the pool gave up, else 0.
 
         Raises:
             GhostError: there is no body, or this is not the main thread.
