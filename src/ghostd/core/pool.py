@@ -446,7 +446,7 @@ class Pool:
                     yield member.killed_at + UNDYING
             elif member.left_at is not None:
                 yield member.left_at + graceful
-            elif not stopping:
+            else:
                 yield max(member.heard + patience, self._amnesty)
 
     def _surge(self, stale: list[Member]) -> int:
