@@ -9,11 +9,18 @@ from __future__ import annotations
 import builtins
 import sys
 from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import generate
 
 project = "ghostd"
 author = "The ghostd authors"
 project_copyright = "2026, The ghostd authors"
 version = release = metadata.version("ghostd")
+
+generate.write()
 
 extensions = [
     "myst_parser",
@@ -25,8 +32,9 @@ extensions = [
 html_theme = "furo"
 html_title = f"ghostd {release}"
 
-myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist", "substitution"]
 myst_heading_anchors = 3
+myst_substitutions = generate.numbers()
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -39,4 +47,21 @@ napoleon_custom_sections = ["Source"]  # where a rule came from
 _stdlib = "|".join(sorted(sys.stdlib_module_names))
 _builtins = "|".join(sorted(dir(builtins)))
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", rf"({_stdlib})\..+"), (r"py:.*", _builtins)]
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({_stdlib})\..+"),
+    (r"py:.*", _builtins),
+    (r"py:class", "Path"),  # pathlib's, in a signature that autodoc cannot evaluate
+]
+
+
+def keep_colons(
+    _app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from reading "A number; None: nothing" as "type: text"."""
+    if what == "property":
+        lines[:0] = [".. a property", ""]  # a comment, which has no colon
+
+
+def setup(app: Any) -> None:
+    """Connect, to be called before napoleon is."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)

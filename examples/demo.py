@@ -81,7 +81,7 @@ class Demo:
         done = subprocess.run(  # noqa: S603 - our own script
             [sys.executable, str(SCRIPT), word],
             cwd=self.folder,
-            env={**os.environ, "PORT": self.port, "PYTHONPATH": str(SOURCES)},
+            env={"PYTHONPATH": str(SOURCES), **os.environ, "PORT": self.port},
             capture_output=True,
             text=True,
             timeout=60,
