@@ -70,8 +70,11 @@ def start(ghost: Controlled) -> int:
             return terminal.complain(f"Already running {pid}")
         identity = _prepare(ghost)
         ghost.preinit()
-        verdict = ghost._daemon.launch()
     except Exception as error:  # noqa: BLE001 - preinit is the user's
+        return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
+    try:
+        verdict = ghost._daemon.launch()
+    except GhostError as error:
         return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
     except KeyboardInterrupt:
         return terminal.complain(f"\n{ghost.name} goes on starting on its own")

@@ -8,6 +8,7 @@ in words, with the traceback of the user's code.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -141,7 +142,9 @@ class Daemon:
         if report is None:
             os.set_blocking(read, True)
             try:
-                os.waitpid(between, 0)
+                # Where the parent ignores SIGCHLD, dead children vanish by themselves.
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(between, 0)
                 # The daemon keeps the same hour; its word comes a moment later.
                 return daemonize.listen(read, deadline + SLACK)
             finally:
@@ -204,6 +207,9 @@ class Daemon:
         except Interrupted:
             return 0
         except SystemExit as error:
+            if isinstance(error.code, str):
+                self.log.fatal("Ghost process %d exits: %s", os.getpid(), error.code)
+                self.report.failed(error.code)
             return error.code if isinstance(error.code, int) else int(bool(error.code))
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             self.log.fatal(
