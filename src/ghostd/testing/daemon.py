@@ -88,7 +88,7 @@ class Foreground:
     @property
     def screen(self) -> str:
         """What its terminal shows so far."""
-        while select.select([self._terminal], [], [], 0)[0]:
+        while self._terminal >= 0 and select.select([self._terminal], [], [], 0)[0]:
             try:
                 data = os.read(self._terminal, 65536)
             except OSError:
@@ -101,6 +101,12 @@ class Foreground:
     def type(self, text: str) -> None:
         r"""Type on its terminal; ``"\x03"`` is Ctrl-C."""
         os.write(self._terminal, text.encode())
+
+    def hang_up(self) -> None:
+        """Close its terminal, as a window does that is closed."""
+        self._daemon._terminals.remove(self._terminal)  # noqa: SLF001 - one story
+        os.close(self._terminal)
+        self._terminal = -1
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
