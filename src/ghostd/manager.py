@@ -12,7 +12,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, assert_never
 
 from ghostd import hooks as doors_to_users
@@ -33,7 +33,7 @@ from ghostd.core.pool import Pool
 from ghostd.hooks import Hooks
 from ghostd.logs import Log
 from ghostd.settings import PoolSettings
-from ghostd.spirit import Spirit, dispositions, enter
+from ghostd.spirit import Spirit, enter
 from ghostd.unix import child, container, death, doors, fork
 from ghostd.unix.child import Child, Ended
 from ghostd.unix.lifeline import FarEnd, Kind, Lifeline, Presence
@@ -135,7 +135,7 @@ class Manager:
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
         self._inherits_orphans = False
-        self._dispositions: dict[int, signal.Handlers] = {}
+        self._noted: frozenset[int] = frozenset()
 
     def wish(self, event: Event) -> None:
         """Have an event observed in the next turn; hooks may call this."""
@@ -167,11 +167,11 @@ class Manager:
         # What exists now will exist in every spirit. Out of the collector's sight,
         # its pages stay shared with them.
         gc.freeze()
-        self._dispositions = dispositions(self._inbox.noted)
         self._inherits_orphans = container.inherits_orphans()
         if doors.PIDFD and not self._inherits_orphans:
             # Each death has a descriptor that wakes us; a signal would do so twice.
             self._inbox.leave(signal.SIGCHLD)
+        self._noted = self._inbox.noted
         self._say_start()
 
     def _close(self) -> None:
@@ -367,7 +367,7 @@ class Manager:
             self._observe(SpawnFailed(str(error)), self._clock())
             return
 
-        def be_born(mask: set[signal.Signals]) -> NoReturn:
+        def be_born(mask: Iterable[int]) -> NoReturn:
             settings = self._settings
             spirit = Spirit(
                 birth.slot,
@@ -379,10 +379,10 @@ class Manager:
                 graceful=settings.graceful_timeout,
             )
             self._become(spirit)
-            enter(spirit, self._hooks, self._log, self._dispositions, mask)
+            enter(spirit, self._hooks, self._log, mask)
 
         try:
-            pid = fork.fork(be_born)
+            pid = fork.fork(be_born, self._noted)
         except OSError as error:
             lifeline.close()
             self._observe(SpawnFailed(str(error)), self._clock())

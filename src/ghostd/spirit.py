@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from time import monotonic
 from typing import NoReturn
 
@@ -22,17 +22,6 @@ from ghostd.hooks import Hooks, describe
 from ghostd.logs import Log
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
-
-_IGNORED = (
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGTSTP,
-    signal.SIGPIPE,
-)
-_DEFAULT = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
 
 
 class Spirit:
@@ -189,25 +178,7 @@ class Outside:
         return self.ok
 
 
-def dispositions(noted: Iterable[int]) -> dict[int, signal.Handlers]:
-    """
-    List what each signal does in a spirit, QUIT apart; made once, in the manager.
-
-    Args:
-        noted: signals that have a handler of Python's in the manager.
-    """
-    ours = dict.fromkeys(_DEFAULT, signal.SIG_DFL)
-    ours |= dict.fromkeys(_IGNORED, signal.SIG_IGN)
-    return {number: signal.SIG_DFL for number in noted if number not in ours} | ours
-
-
-def enter(
-    spirit: Spirit,
-    hooks: Hooks,
-    log: Log,
-    signals: Mapping[int, signal.Handlers],
-    mask: set[signal.Signals],
-) -> NoReturn:
+def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoReturn:
     """
     Be a spirit until the body returns, raises or is ended.
 
@@ -215,15 +186,16 @@ def enter(
         spirit: what is known of the birth.
         hooks: the body is among them.
         log: where its failure is told.
-        signals: from `dispositions`.
         mask: the signals that are blocked from now on.
     """
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number, disposition in signals.items():
-            signal.signal(number, disposition)
         signal.signal(signal.SIGQUIT, spirit.on_quit)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # The others keep the manager's handlers, which only count. That ignores them
+        # as well as SIG_IGN would, and programs that the body starts do not inherit it.
         spirit.arm()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = _live(spirit, hooks, log)

@@ -34,7 +34,7 @@ class SignalInbox:
     """
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
-        """Prepare; nothing is changed before `open`."""
+        """Prepare; nothing is changed before `hold` or `open`."""
         self.fd: int = -1
         self.reaction: Callable[[int], None] | None = None
         self.adopted: dict[int, Handler] = {}
@@ -43,6 +43,7 @@ class SignalInbox:
         self._noted: dict[int, int] = {}
         self._old: dict[int, Any] = {}
         self._old_mask: set[Any] = set()
+        self._held = False
         self._old_wakeup = -1
 
     @property
@@ -69,7 +70,20 @@ class SignalInbox:
             raise GhostError("a daemon must run in the main thread") from None
         for number in self._signals:
             self._old[number] = signal.signal(number, self._note)
-        self._old_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if not self._held:
+            self.let_in()
+
+    def hold(self) -> None:
+        """Block the signals until `let_in`: nobody dies of them who has work half done."""
+        self._old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        self._held = True
+
+    def let_in(self) -> None:
+        """Note what was held back, and also what a parent had blocked."""
+        held, self._held = self._held, False
+        mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if not held:
+            self._old_mask = mask
 
     def _note(self, number: int, _frame: object) -> None:
         self._noted[number] = self._noted.get(number, 0) + 1
@@ -93,9 +107,11 @@ class SignalInbox:
                 signal.signal(number, self._note)
 
     @property
-    def noted(self) -> set[int]:
-        """Give the signals that have a handler of Python's now."""
-        return {*self._old, *self.adopted}
+    def noted(self) -> frozenset[int]:
+        """Give the signals that are noted now."""
+        # Plain numbers: `signal` makes an enum member of each that it is given.
+        found = {*self._old, *self.adopted}
+        return frozenset(int(n) for n in found if signal.getsignal(n) == self._note)
 
     def leave(self, number: signal.Signals) -> None:
         """Stop noting a signal, unless the user's own handler was adopted for it."""
@@ -113,7 +129,11 @@ class SignalInbox:
     def close(self) -> None:
         """Give everything back as it was found."""
         if not self.is_open:
+            if self._held:
+                self._held = False
+                signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
             return
+        self._held = False
         for number, handler in self._old.items():
             # None: installed from C, out of Python's reach in both directions.
             if handler is not None:
