@@ -83,9 +83,12 @@ def start(ghost: Controlled) -> int:
     if verdict.up:
         ghost._daemon.known_pid = verdict.pid
         return 0
-    if verdict.reason.startswith("Already running"):
-        return terminal.complain(verdict.reason)
-    return terminal.complain(f"{ghost.name} did not start: {verdict.reason}")
+    reason = verdict.reason
+    if not reason.startswith("Already running"):
+        # A daemon without its rights may not have been allowed to remove it.
+        ghost._daemon.filepid.clear_away()
+        reason = f"{ghost.name} did not start: {reason}"
+    return terminal.complain(reason)
 
 
 def _be_daemon(ghost: Controlled, identity: Identity | None) -> NoReturn:
@@ -119,6 +122,7 @@ def become_daemon(ghost: Controlled) -> None:
             life.report.failed(daemon.say(error))
             os._exit(1)
         life.inbox.reaction = life.reaction(ghost)
+        life.inbox.let_in()
         life.report.ready()
     elif verdict.up:
         # The script's atexit functions and buffers belong to the daemon now.

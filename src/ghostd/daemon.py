@@ -180,11 +180,15 @@ class Daemon:
         """
         Become the daemon: pidfile, log, rights, signals.
 
+        Those are held back until `SignalInbox.let_in`, when there is a reaction.
+
         Raises:
             GhostError: one of them could not be had; the pidfile is gone again.
         """
-        self.filepid.take()
+        # A TERM without a handler would end us and leave the pidfile.
+        self.inbox.hold()
         try:
+            self.filepid.take()
             self.report.pid()
             owner = None if identity is None else (identity.uid, identity.gid)
             stream = sys.stderr if foreground else None
@@ -193,6 +197,7 @@ class Daemon:
             self.inbox.open()
         except BaseException:
             self.filepid.release()
+            self.inbox.close()
             raise
         self.begin()
         self.log.info(
@@ -202,6 +207,7 @@ class Daemon:
     def _work(self, work: Work) -> int:
         """Run the user's code; an exception of its is logged, told and exit code 1."""
         try:
+            self.inbox.let_in()
             work.init()
             return work._serve()
         except Interrupted:

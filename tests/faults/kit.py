@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -222,3 +223,13 @@ def wait_for(condition: Callable[[], object], limit: float) -> None:
     while not condition():
         assert time.monotonic() < until, "the condition did not come true"
         time.sleep(0.01)
+
+
+def send_anyway(pid: int, number: int) -> None:
+    """Send a signal to a process that may be gone by now."""
+    with contextlib.suppress(ProcessLookupError):
+        door = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(door, number)
+        finally:
+            os.close(door)

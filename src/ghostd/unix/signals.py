@@ -74,7 +74,7 @@ class SignalInbox:
             self.let_in()
 
     def hold(self) -> None:
-        """Block the signals until `let_in`: nobody dies of them who has work half done."""
+        """Block the signals until `let_in`: they must not end who is half ready."""
         self._old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         self._held = True
 
