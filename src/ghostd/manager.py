@@ -2,8 +2,8 @@
 The manager's loop: wait, observe, plan, perform.
 
 Signals, beats and deaths come in as plain events; what the pool wants done goes out
-action by action. Nothing is decided here. The only rules of this file are about
-order: signals before beats, a spirit's beats before its death.
+action by action. Nothing is decided here. The only rule of this file is one of order:
+signals before beats, beats before deaths, births before hooks and log lines.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ from ghostd.core.events import (
 from ghostd.core.pool import Pool
 from ghostd.hooks import Hooks
 from ghostd.logs import Log
+from ghostd.nursery import Nursery
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Spirit, enter
-from ghostd.unix import child, container, death, doors, fork
-from ghostd.unix.child import Child, Ended
-from ghostd.unix.lifeline import FarEnd, Kind, Lifeline, Presence
-from ghostd.unix.oom import MemoryWatch
-from ghostd.unix.poller import HUNG_UP, READABLE, Poller
+from ghostd.unix import child, container, death, doors
+from ghostd.unix.lifeline import FarEnd, Presence
+from ghostd.unix.poller import Poller
 from ghostd.unix.signals import SignalInbox
 
 SIGNALS = {
@@ -62,22 +61,6 @@ MOST_MISHAPS = 3
 def too_late(interval: float) -> float:
     """Say how many seconds late a turn may be before nobody is blamed for them."""
     return min(1.0, max(0.2, interval))
-
-
-class Life:
-    """What the shell holds of one spirit: the child, and its lifeline."""
-
-    __slots__ = ("child", "lifeline", "proven")
-
-    def __init__(self, born: Child, lifeline: Lifeline) -> None:
-        """Keep the two together."""
-        self.child: Child = born
-        self.lifeline: Lifeline = lifeline
-        self.proven: bool = False
-
-
-def _is_no_birth(action: Action) -> bool:
-    return not isinstance(action, Spawn)
 
 
 class Manager:
@@ -123,8 +106,6 @@ class Manager:
         self._clock = clock
         self._pid = os.getpid()
         self._wishes: list[Event] = []
-        self._lives: dict[int, Life] = {}
-        self._by_fd: dict[int, int] = {}
         self._term = container.meaning_of_term(settings.term)
         now = clock()
         self.pool: Pool = Pool(
@@ -135,7 +116,6 @@ class Manager:
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
         self._inherits_orphans = False
-        self._noted: frozenset[int] = frozenset()
 
     def wish(self, event: Event) -> None:
         """Have an event observed in the next turn; hooks may call this."""
@@ -161,7 +141,6 @@ class Manager:
     def _open(self) -> None:
         death.prepare()
         self._presence = Presence()
-        self._memory = MemoryWatch()
         self._poller = Poller()
         self._poller.add(self._inbox.fd)
         # What exists now will exist in every spirit. Out of the collector's sight,
@@ -171,18 +150,12 @@ class Manager:
         if doors.PIDFD and not self._inherits_orphans:
             # Each death has a descriptor that wakes us; a signal would do so twice.
             self._inbox.leave(signal.SIGCHLD)
-        self._noted = self._inbox.noted
+        self._nursery = Nursery(self._poller, self._be_born, self._inbox.noted)
         self._say_start()
 
     def _close(self) -> None:
-        """End what may be left after an error of ours: no orphan, whatever happened."""
-        for life in self._lives.values():
-            life.child.send(signal.SIGKILL)
-        for life in self._lives.values():
-            self._let_go(life)
-        self._lives.clear()
+        self._nursery.close()
         self._presence.close()
-        self._memory.close()
         self._poller.close()
         gc.unfreeze()
         self._log.info(
@@ -225,13 +198,17 @@ class Manager:
         now = self._clock()
         late = now - due
         if late > too_late(self._settings.heartbeat_interval):
-            self._observe(TimeLost(late), now)
-        for event in self._gather(ready, now, timed=now >= due):
-            self._observe(event, now)
-        while actions := self.pool.plan(self._clock()):
-            # Births first: hooks and log lines can wait, a missing spirit cannot.
-            for action in sorted(actions, key=_is_no_birth):
-                self._perform(action)
+            self.pool.observe(TimeLost(late), now)
+        for event in self._gather(dict(ready), now, timed=now >= due):
+            self.pool.observe(event, now)
+        actions = self.pool.plan(self._clock())
+        # Births first: hooks and log lines can wait, a missing spirit cannot.
+        births = [action for action in actions if isinstance(action, Spawn)]
+        if births:
+            for event in self._nursery.bear(births):
+                self.pool.observe(event, self._clock())
+        for action in actions:
+            self._perform(action)
 
     def _due(self) -> float:
         """Say when the next turn must come: the pool's business, or ours."""
@@ -241,75 +218,27 @@ class Manager:
         deadline = self.pool.next_deadline()
         return due if deadline is None else min(due, deadline)
 
-    def _observe(self, event: Event, now: float) -> None:
-        self.pool.observe(event, now)
-
     # -- events in -------------------------------------------------------------
 
     def _gather(
-        self, ready: list[tuple[int, int]], now: float, *, timed: bool
+        self, fds: dict[int, int], now: float, *, timed: bool
     ) -> Iterator[Event]:
         """Give what happened: signals and wishes, then beats, then deaths."""
-        fds = dict(ready)
-        swept = False
+        sweep = timed
         if self._inbox.fd in fds:
             for number, times in self._inbox.take().items():
-                swept = swept or number == signal.SIGCHLD
+                sweep = sweep or number == signal.SIGCHLD
                 yield from self._signalled(number, times)
         wishes, self._wishes = self._wishes, []
         yield from wishes
+        # Before anybody is judged, everybody is heard.
+        everybody = timed or now >= self._listen_at
+        if everybody:
+            self._listen_at = now + self._settings.heartbeat_interval
+        yield from self._nursery.hear(fds, everybody=everybody)
+        yield from self._nursery.bury(fds, sweep=sweep)
         if timed:
             yield from self._keep_house(now)
-        if timed or now >= self._listen_at:
-            # Before anybody is judged, everybody is heard.
-            self._listen_at = now + self._settings.heartbeat_interval
-            heard = list(self._lives)
-        else:
-            heard = [self._by_fd[fd] for fd in fds if fd in self._by_fd]
-        for pid in dict.fromkeys(heard):
-            yield from self._hear(pid, self._lives[pid], fds)
-        yield from self._bury_dead(self._perhaps_dead(fds, sweep=swept or timed))
-
-    def _perhaps_dead(self, fds: dict[int, int], *, sweep: bool) -> list[int]:
-        """List whose pidfd speaks; in a *sweep* also those that have none."""
-        lives = self._lives
-        dead = [pid for fd in fds if (pid := self._by_fd.get(fd)) is not None]
-        dead = [pid for pid in dead if lives[pid].child.fd in fds]
-        if sweep:
-            dead += [pid for pid, life in lives.items() if life.child.fd < 0]
-        return dead
-
-    def _hear(self, pid: int, life: Life, fds: dict[int, int]) -> Iterator[Event]:
-        """Read a lifeline; see to it that only what matters wakes us again."""
-        lifeline = life.lifeline
-        for kind, at in lifeline.read():
-            yield Beat(pid, at) if kind == Kind.BEAT else Farewell(pid, at)
-            if not life.proven:
-                # The first beat wakes us, later ones wait to be read.
-                life.proven = True
-                self._poller.change(lifeline.fd, 0)
-        if fds.get(lifeline.fd, 0) & HUNG_UP:
-            self._poller.drop(lifeline.fd)
-
-    def _bury_dead(self, pids: list[int]) -> Iterator[Event]:
-        for pid in dict.fromkeys(pids):
-            life = self._lives[pid]
-            ended = life.child.poll()
-            if ended is None:
-                continue
-            # Its last words before its death: a spirit may beat and exit between our
-            # wait and now, and a death without a beat can stop the whole daemon.
-            yield from self._hear(pid, life, {})
-            del self._lives[pid]
-            words = life.lifeline.last_words
-            self._let_go(life)
-            yield self._told(pid, ended, words)
-
-    def _told(self, pid: int, ended: Ended, last_words: str) -> Exited:
-        starved = ended.signal == signal.SIGKILL and self._memory.struck()
-        words = ended.words + (" (out of memory)" if starved else "")
-        foreign = ended.foreign and not starved
-        return Exited(pid, words, ended.clean, foreign, last_words)
 
     def _signalled(self, number: int, times: int) -> Iterator[Event]:
         if number in self._inbox.adopted:
@@ -345,7 +274,7 @@ class Manager:
     def _perform(self, action: Action) -> None:
         match action:
             case Spawn():
-                self._spawn(action)
+                pass  # born already
             case Quit():
                 self._send(action.pid, signal.SIGQUIT)
             case Kill():
@@ -360,57 +289,23 @@ class Manager:
             case _:
                 assert_never(action)
 
-    def _spawn(self, birth: Spawn) -> None:
-        try:
-            lifeline = Lifeline()
-        except OSError as error:
-            self._observe(SpawnFailed(str(error)), self._clock())
-            return
-
-        def be_born(mask: Iterable[int]) -> NoReturn:
-            settings = self._settings
-            spirit = Spirit(
-                birth.slot,
-                birth.generation,
-                FarEnd(lifeline.far_fd),
-                presence=self._presence.fd,
-                manager=self._pid,
-                interval=settings.heartbeat_interval,
-                graceful=settings.graceful_timeout,
-            )
-            self._become(spirit)
-            enter(spirit, self._hooks, self._log, mask)
-
-        try:
-            pid = fork.fork(be_born, self._noted)
-        except OSError as error:
-            lifeline.close()
-            self._observe(SpawnFailed(str(error)), self._clock())
-            return
-        lifeline.hand_over()
-        born = Child(pid)
-        self._lives[pid] = Life(born, lifeline)
-        self._by_fd[lifeline.fd] = pid
-        self._poller.add(lifeline.fd, READABLE)
-        if born.fd >= 0:
-            self._by_fd[born.fd] = pid
-            self._poller.add(born.fd, READABLE)
-        self._observe(Spawned(pid, birth.slot, birth.generation), self._clock())
-
-    def _let_go(self, life: Life) -> None:
-        for fd in (life.lifeline.fd, life.child.fd):
-            if fd >= 0:
-                self._poller.drop(fd)
-                self._by_fd.pop(fd, None)
-        life.lifeline.close()
-        life.child.close()
+    def _be_born(self, birth: Spawn, far_fd: int, mask: Iterable[int]) -> NoReturn:
+        """Become a spirit; runs in the newborn."""
+        spirit = Spirit(
+            birth.slot,
+            birth.generation,
+            FarEnd(far_fd),
+            presence=self._presence.fd,
+            manager=self._pid,
+            interval=self._settings.heartbeat_interval,
+            graceful=self._settings.graceful_timeout,
+        )
+        self._become(spirit)
+        enter(spirit, self._hooks, self._log, mask)
 
     def _send(self, pid: int, number: signal.Signals) -> None:
-        life = self._lives.get(pid)
-        if life is None:
-            return
         try:
-            life.child.send(number)
+            self._nursery.send(pid, number)
         except PermissionError:
             self._log.error(
                 "Spirit %d has become another user and cannot be signalled",
@@ -434,10 +329,10 @@ class Manager:
             self._housekeep_at = now + HOUSEKEEPING
             self._housekeeping()
             # A pidfd or a SIGCHLD that got lost costs a minute, not a spirit.
-            yield from self._bury_dead(list(self._lives))
+            yield from self._nursery.bury_all()
         if self._strangers_at is not None and now >= self._strangers_at:
             self._strangers_at = None
-            for pid in child.strangers(set(self._lives)):
+            for pid in child.strangers(self._nursery.pids):
                 child.bury(pid)
 
     def _expect_strangers(self) -> None:

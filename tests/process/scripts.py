@@ -33,25 +33,28 @@ def startup(self):
 IGNORE_QUIT = "signal.signal(signal.SIGQUIT, signal.SIG_IGN)"
 
 
-def _script(base: str, members: str, head: str, settings: dict[str, object]) -> str:
+def _script(
+    base: str, members: tuple[str, ...], head: str, settings: dict[str, object]
+) -> str:
     keywords = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    inner = textwrap.indent(textwrap.dedent(members).strip(), "    ")
+    inner = "\n".join(textwrap.dedent(member) for member in members)
     return (
-        f"{HEAD}{textwrap.dedent(head)}\n\nclass G({base}):\n{inner}\n\n\n"
+        f"{HEAD}{textwrap.dedent(head)}\n\n"
+        f"class G({base}):\n{textwrap.indent(inner, '    ')}\n\n"
         f"if __name__ == '__main__':\n    sys.exit(G({keywords}).ctrl())\n"
     )
 
 
-def pool(members: str = "", *, head: str = "", **settings: object) -> str:
+def pool(*members: str, head: str = "", **settings: object) -> str:
     """Write a script with a Prefork; without a body of its own it ticks and waits."""
-    if "def spirit" not in members:
-        members = f"{textwrap.dedent(members)}\n{BODY}"
+    if not any("def spirit" in member for member in members):
+        members = (*members, BODY)
     return _script("Prefork", members, head, {**FAST, **settings})
 
 
-def ghost(members: str = "", *, head: str = "", **settings: object) -> str:
+def ghost(*members: str, head: str = "", **settings: object) -> str:
     """Write a script with a plain Ghost; without a body of its own it waits."""
-    if "def startup" not in members:
-        members = f"{textwrap.dedent(members)}\n{SERVE}"
+    if not any("def startup" in member for member in members):
+        members = (*members, SERVE)
     plain = {"logfile": "d.log", "pidfile": "d.pid", **settings}
     return _script("Ghost", members, head, plain)

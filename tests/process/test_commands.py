@@ -70,23 +70,21 @@ def hangup(self):
 """
 
 CHOSEN = """
-import sys
-sys.argv[1:] = [*sys.argv[1:2], eval(sys.argv[2])] if len(sys.argv) > 2 else sys.argv[1:]
 def ctrl(self):
-    return Prefork.ctrl(self, *sys.argv[1:])
+    return Prefork.ctrl(self, sys.argv[1], *map(eval, sys.argv[2:]))
 """
 
 
 @pytest.mark.parametrize("number", ["'USR2'", "12", "'SIGUSR2'", "'12'", "None"])
 def test_reload_chooses_its_signal(number: str) -> None:
-    with Daemon(pool(RELOAD + CHOSEN)) as d:
+    with Daemon(pool(RELOAD, CHOSEN)) as d:
         d.start()
         assert d.ctrl("reload", number).returncode == 0
         d.wait_for_line("hangup called")
 
 
 def test_reload_with_0_sends_nothing() -> None:
-    with Daemon(pool(RELOAD + CHOSEN)) as d:
+    with Daemon(pool(RELOAD, CHOSEN)) as d:
         d.start()
         assert outcome(d.ctrl("reload", "0")) == (0, f"Reloading {d.pid}\n", "")
         assert outcome(d.ctrl("reload", "'0'")) == (0, f"Reloading {d.pid}\n", "")
@@ -96,7 +94,7 @@ def test_reload_with_0_sends_nothing() -> None:
 
 
 def test_reload_with_a_signal_that_does_not_exist() -> None:
-    with Daemon(pool(RELOAD + CHOSEN)) as d:
+    with Daemon(pool(RELOAD, CHOSEN)) as d:
         d.start()
         ended = d.ctrl("reload", "'FOO'")
         assert ended.returncode == 1
