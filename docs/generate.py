@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import signal
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import ghostd
-from ghostd import control, manager, settings, spirit
+from ghostd import control, manager, settings
 from ghostd.core import brake, member
 
 FOLDER = Path(__file__).parent / "reference" / "generated"
@@ -147,8 +148,11 @@ TERM and INT end it at once.
 
 
 def ignored() -> str:
-    """Name the signals that a spirit ignores."""
-    names = [number.name.removeprefix("SIG") for number in spirit._IGNORED]  # noqa: SLF001 - of this house
+    """Name the signals that mean something to a manager and nothing to a spirit."""
+    heard = {signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+    names = [
+        each.name.removeprefix("SIG") for each in manager.SIGNALS if each not in heard
+    ]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -296,8 +300,8 @@ def logged(call: ast.Call, scope: ast.AST) -> Iterator[tuple[str, str, str, str]
         lambda _mark: placeholder(next(values)),
         " / ".join(constants(text, scope)),
     )
-    for event in events:
-        yield event, level, words, ", ".join(f"`{each}`" for each in extra)
+    for each_event in events:
+        yield each_event, level, words, ", ".join(f"`{each}`" for each in extra)
 
 
 def log_events() -> list[tuple[str, str, str, str]]:

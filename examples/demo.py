@@ -71,6 +71,7 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.manager = 0
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = str(free.getsockname()[1])
@@ -91,6 +92,13 @@ class Demo:
         print(paint(f"  $ python examples/{SCRIPT.name} {word}", GREY), flush=True)
         promise(done.returncode == 0, f"{word}: {done.stdout}{done.stderr}".strip())
         return done.stdout.strip(), took
+
+    def end(self) -> None:
+        """See to it that nothing is left, also if the promise of "stop" is broken."""
+        with suppress(BrokenPromiseError, subprocess.TimeoutExpired):
+            self.ctrl("stop")
+        if lives(self.manager):
+            os.kill(self.manager, signal.SIGKILL)  # its spirits notice, and leave
 
     def ask(self) -> tuple[int, int]:
         """Send a request; give the pid and the slot of the spirit that answers."""
@@ -120,13 +128,13 @@ class Demo:
             time.sleep(0.001)
 
 
-def start(demo: Demo) -> int:
+def start(demo: Demo) -> None:
     title(f"Start: a manager, {SPIRITS} spirits, one listening socket")
     words, took = demo.ctrl("start")
     say(words, took)
     demo.until(lambda: len(demo.spirits) == SPIRITS, "every spirit is healthy")
     say(f"spirits {' '.join(map(str, demo.spirits))}: each has had its first beat")
-    return int(words.split()[-1])
+    demo.manager = int(words.split()[-1])
 
 
 def serve(demo: Demo) -> None:
@@ -186,11 +194,11 @@ def reload(demo: Demo) -> None:
     promise(len(demo.spirits) == SPIRITS, "four new spirits")
 
 
-def stop(demo: Demo, manager: int) -> None:
+def stop(demo: Demo) -> None:
     title("Stop: finish what was begun, then go")
     words, took = demo.ctrl("stop")
     say(words, took)
-    everybody = [manager, *demo.seen("started")]
+    everybody = [demo.manager, *demo.seen("started")]
     left = [pid for pid in everybody if lives(pid)]
     promise(not left, f"nobody is left, but: {left}")
     files = sorted(path.name for path in demo.folder.iterdir())
@@ -203,11 +211,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ghostd-demo-") as name:
         demo = Demo(Path(name))
         try:
-            manager = start(demo)
+            start(demo)
             serve(demo)
             kill(demo)
             reload(demo)
-            stop(demo, manager)
+            stop(demo)
         except (BrokenPromiseError, OSError, subprocess.TimeoutExpired) as error:
             print(f"\n{paint('A promise was broken: ', RED)}{error}", file=sys.stderr)
             with suppress(OSError):
@@ -216,9 +224,8 @@ def main() -> int:
                 print("The log:", *lines[-30:], sep="\n  ", file=sys.stderr)
             return 1
         finally:
-            with suppress(BrokenPromiseError, subprocess.TimeoutExpired):
-                if (demo.folder / "daemon.pid").exists():
-                    demo.ctrl("stop")
+            if lives(demo.manager):
+                demo.end()
     print(f"\nEverything promised happened, in {time.time() - began:.1f} seconds.")
     return 0
 
