@@ -124,3 +124,18 @@ def test_a_kernel_without_pidfds_carries_a_whole_life(error: str) -> None:
         d.wait_for(kit.healthy(d))
         stopped = d.run(*without, sys.executable, str(d.script), "stop")
         assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.mark.parametrize("how", ["closed", "filtered"])
+def test_without_pidfds_a_death_is_noticed_at_once_as_well(how: str) -> None:
+    """Not when the next beats are read, in a quarter of a minute."""
+    closed = "pidfd" if how == "closed" else None
+    env = {"GHOSTD_CLOSED_DOORS": closed}
+    with kit.service(env=env, heartbeat_interval=15, heartbeat_timeout=60) as d:
+        without = (sys.executable, "-c", WITHOUT_A_SYSCALL, f"{PIDFD_OPEN}", "38")
+        kit.start_by(d, *(() if closed else without))
+        d.wait_for(kit.healthy(d))
+        assert "[pidfd]" not in "".join(d.descriptors().values())
+        dead = d.kill_spirit()
+
+        d.wait_for(lambda: dead not in d.spirits and kit.healthy(d)(), 2)

@@ -20,7 +20,16 @@ def is_open(door: str, *, present: bool) -> bool:
     return present and door not in _CLOSED
 
 
-PIDFD = is_open("pidfd", present=hasattr(os, "pidfd_open"))
+def _pidfd_works() -> bool:
+    """Ask: an old kernel says ENOSYS, and the filter of a container may say EPERM."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+PIDFD = is_open("pidfd", present=_pidfd_works())
 """A descriptor for a child: no signal can reach a stranger, and its death wakes us."""
 
 PDEATHSIG = is_open("pdeathsig", present=sys.platform == "linux")
