@@ -18,14 +18,9 @@ from typing import NoReturn, assert_never
 from ghostd import hooks as doors_to_users
 from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Say, Spawn
 from ghostd.core.events import (
-    Beat,
     Event,
-    Exited,
-    Farewell,
     Grow,
     Shrink,
-    Spawned,
-    SpawnFailed,
     Stop,
     TimeLost,
 )
@@ -61,6 +56,17 @@ MOST_MISHAPS = 3
 def too_late(interval: float) -> float:
     """Say how many seconds late a turn may be before nobody is blamed for them."""
     return min(1.0, max(0.2, interval))
+
+
+def _urgency(action: Action) -> int:
+    """Say how early an action is performed: finish() comes before what it announces."""
+    match action:
+        case Call("finish"):
+            return 0
+        case Quit() | Kill():
+            return 1
+        case _:
+            return 2
 
 
 class Manager:
@@ -202,12 +208,12 @@ class Manager:
         for event in self._gather(dict(ready), now, timed=now >= due):
             self.pool.observe(event, now)
         actions = self.pool.plan(self._clock())
-        # Births first: hooks and log lines can wait, a missing spirit cannot.
+        # Hooks may be slow: a missing spirit, and one that is to go, need not wait.
         births = [action for action in actions if isinstance(action, Spawn)]
         if births:
             for event in self._nursery.bear(births):
                 self.pool.observe(event, self._clock())
-        for action in actions:
+        for action in sorted(actions, key=_urgency):
             self._perform(action)
 
     def _due(self) -> float:

@@ -95,32 +95,51 @@ def flush() -> None:
             stream.flush()
 
 
-def fork(
-    enter: Callable[[Iterable[int]], NoReturn], block: Iterable[int] = EVERY_SIGNAL
-) -> int:
+Entrance = Callable[[Iterable[int]], NoReturn]
+"""What a child runs: it gets the mask to restore once its own handlers stand."""
+
+
+def fork_each(
+    entrances: Iterable[Entrance], block: Iterable[int] = EVERY_SIGNAL
+) -> tuple[list[int], OSError | None]:
     """
-    Fork; the child runs *enter* with signals blocked and never comes back.
+    Fork once for each of *entrances*, back to back; no child ever comes back here.
 
     Args:
-        enter: gets the mask to restore once the child's own handlers stand.
+        entrances: what each child runs, with signals blocked.
         block: what to block; those with a handler are enough, and each one costs 2 us.
 
     Returns:
-        The child's process id, in the parent only.
+        The pids, in the parent, and the error that ended it early, or None.
+    """
+    flush()
+    pids: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, block)
+    try:
+        for enter in entrances:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    enter(mask)
+                finally:
+                    # Whatever enter() did, no frame of the parent may run here.
+                    os._exit(70)
+            pids.append(pid)
+    except OSError as error:
+        return pids, error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pids, None
+
+
+def fork(enter: Entrance, block: Iterable[int] = EVERY_SIGNAL) -> int:
+    """
+    Fork one child; see `fork_each`.
 
     Raises:
         OSError: the fork failed; nothing has changed.
     """
-    flush()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, block)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                enter(mask)
-            finally:
-                # Whatever enter() did, no frame of the parent may run here.
-                os._exit(70)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return pid
+    pids, error = fork_each([enter], block)
+    if error is not None:
+        raise error
+    return pids[0]

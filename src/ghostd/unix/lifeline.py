@@ -41,7 +41,7 @@ class Lifeline:
 
     def __init__(self) -> None:
         """
-        Make the pipe; to be called right before the fork.
+        Make the pipe, both ends private; whoever forks disowns the far one before.
 
         Raises:
             OSError: no descriptor left.
@@ -49,7 +49,7 @@ class Lifeline:
         self.fd: int
         self.far_fd: int
         self.fd, self.far_fd = fork.pipe()
-        fork.keep_private(self.fd)
+        fork.keep_private(self.fd, self.far_fd)
         self._tail = b""
         self._words = b""
         self._in_words = False

@@ -181,13 +181,15 @@ def test_the_managers_end_is_open_in_no_child(pipe: tuple[Lifeline, FarEnd]) -> 
 
 
 def test_the_spirits_end_is_open_in_none_of_its_children() -> None:
-    def spirit() -> tuple[bool, bool]:
+    def spirit() -> tuple[bool, bool, bool]:
         lifeline = Lifeline()
+        siblings = in_child(lambda: is_open(lifeline.far_fd))
+        fork.disown(lifeline.far_fd)
         reachable = in_child(lambda: is_open(lifeline.far_fd))
         far_end = FarEnd(lifeline.far_fd)
-        return reachable, in_child(lambda: is_open(far_end.fd))
+        return siblings, reachable, in_child(lambda: is_open(far_end.fd))
 
-    assert in_child(spirit) == (True, False)
+    assert in_child(spirit) == (False, True, False)
 
 
 def test_presence_is_read_as_gone_when_the_write_end_is() -> None:

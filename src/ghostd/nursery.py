@@ -1,0 +1,203 @@
+"""
+Births and deaths: what the manager holds of each spirit, and how facts come of it.
+
+Two rules of order live here. A spirit's beats are told before its death, because it
+may beat and exit between our wait and our look, and a death without a beat can stop
+the whole daemon. And forks come back to back, with nothing done in between: each one
+write-protects every page of the manager, so what runs after it pays a page fault for
+all that it touches.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NoReturn
+
+from ghostd.core.actions import Spawn
+from ghostd.core.events import Beat, Event, Exited, Farewell, Spawned, SpawnFailed
+from ghostd.unix import fork
+from ghostd.unix.child import Child, Ended
+from ghostd.unix.lifeline import Kind, Lifeline
+from ghostd.unix.oom import MemoryWatch
+from ghostd.unix.poller import HUNG_UP, READABLE, Poller
+
+MOST_BEATS = 4
+"""Records of one spirit that are told in one turn."""
+
+BeBorn = Callable[[Spawn, int, Iterable[int]], NoReturn]
+"""Runs in a newborn: why it was born, its end of the lifeline, the mask to restore."""
+
+
+class Life:
+    """What is held of one spirit: the child, and its lifeline."""
+
+    __slots__ = ("child", "lifeline", "proven")
+
+    def __init__(self, child: Child, lifeline: Lifeline) -> None:
+        """Keep the two together."""
+        self.child: Child = child
+        self.lifeline: Lifeline = lifeline
+        self.proven: bool = False
+
+
+class Nursery:
+    """
+    The living, by pid.
+
+    Args:
+        poller: where their descriptors are watched.
+        be_born: what a newborn does; it never returns.
+        noted: the signals that must not reach a newborn before it is ready.
+    """
+
+    def __init__(self, poller: Poller, be_born: BeBorn, noted: Iterable[int]) -> None:
+        """Start empty."""
+        self._poller = poller
+        self._be_born = be_born
+        self._noted = noted
+        self._lives: dict[int, Life] = {}
+        self._by_fd: dict[int, int] = {}
+        self._memory = MemoryWatch()
+
+    @property
+    def pids(self) -> set[int]:
+        """Give the pids of the living, and of the dead that are not reaped."""
+        return set(self._lives)
+
+    # -- births ----------------------------------------------------------------
+
+    def bear(self, births: list[Spawn]) -> Iterator[Event]:
+        """Fork for each of *births*; tell which came to be and which did not."""
+        failures = []
+        lifelines = []
+        for _ in births:
+            try:
+                lifelines.append(Lifeline())
+            except OSError as error:
+                failures.append(error)
+        pids, failure = fork.fork_each(self._entrances(births, lifelines), self._noted)
+        for birth, lifeline, pid in zip(births, lifelines, pids, strict=False):
+            self._raise(Child(pid), lifeline)
+            yield Spawned(pid, birth.slot, birth.generation)
+        for lifeline in lifelines[len(pids) :]:
+            lifeline.close()
+        if failure is not None:
+            failures.append(failure)
+        for why in failures:
+            yield SpawnFailed(why.strerror or str(why))
+
+    def _entrances(
+        self, births: list[Spawn], lifelines: list[Lifeline]
+    ) -> Iterator[Callable[[Iterable[int]], NoReturn]]:
+        for birth, lifeline in zip(births, lifelines, strict=False):
+            # Nobody but this one newborn may have its end of the pipe.
+            fork.disown(lifeline.far_fd)
+            yield partial(self._be_born, birth, lifeline.far_fd)
+            fork.keep_private(lifeline.far_fd)
+
+    def _raise(self, child: Child, lifeline: Lifeline) -> None:
+        lifeline.hand_over()
+        self._lives[child.pid] = Life(child, lifeline)
+        for fd in (lifeline.fd, child.fd):
+            if fd >= 0:
+                self._by_fd[fd] = child.pid
+                self._poller.add(fd, READABLE)
+
+    # -- beats -----------------------------------------------------------------
+
+    def hear(self, fds: dict[int, int], *, everybody: bool) -> Iterator[Event]:
+        """
+        Read lifelines.
+
+        Args:
+            fds: the descriptors that spoke up, with what they said.
+            everybody: read all of them.
+        """
+        pids = list(self._lives) if everybody else self._speaking(fds)
+        for pid in pids:
+            yield from self._hear(pid, self._lives[pid], fds)
+
+    def _speaking(self, fds: dict[int, int]) -> list[int]:
+        pids = [pid for fd in fds if (pid := self._by_fd.get(fd)) is not None]
+        return list(dict.fromkeys(pids))
+
+    def _hear(self, pid: int, life: Life, fds: dict[int, int]) -> Iterator[Event]:
+        """Read one lifeline; see to it that only what matters wakes us again."""
+        lifeline = life.lifeline
+        # Where many came at once, the last ones tell enough: a hook that is slower than
+        # the beats must not hold the loop up for longer and longer.
+        for kind, at in lifeline.read()[-MOST_BEATS:]:
+            yield Beat(pid, at) if kind == Kind.BEAT else Farewell(pid, at)
+            if not life.proven:
+                # The first beat wakes us, later ones wait to be read.
+                life.proven = True
+                self._poller.change(lifeline.fd, 0)
+        if fds.get(lifeline.fd, 0) & HUNG_UP:
+            self._poller.drop(lifeline.fd)
+
+    # -- deaths ----------------------------------------------------------------
+
+    def bury(self, fds: dict[int, int], *, sweep: bool) -> Iterator[Event]:
+        """
+        Reap the dead, each after its last words.
+
+        Args:
+            fds: the descriptors that spoke up.
+            sweep: look also at those that have no descriptor for their death.
+        """
+        pids = [p for p in self._speaking(fds) if self._lives[p].child.fd in fds]
+        if sweep:
+            pids += [pid for pid, life in self._lives.items() if life.child.fd < 0]
+        yield from self._bury(pids)
+
+    def bury_all(self) -> Iterator[Event]:
+        """Look at everybody, in case a wake-up was lost."""
+        yield from self._bury(list(self._lives))
+
+    def _bury(self, pids: list[int]) -> Iterator[Event]:
+        for pid in pids:
+            life = self._lives[pid]
+            ended = life.child.poll()
+            if ended is not None:
+                yield from self._hear(pid, life, {})
+                del self._lives[pid]
+                words = life.lifeline.last_words
+                self._let_go(life)
+                yield self._told(pid, ended, words)
+
+    def _told(self, pid: int, ended: Ended, last_words: str) -> Exited:
+        starved = ended.signal == signal.SIGKILL and self._memory.struck()
+        words = ended.words + (" (out of memory)" if starved else "")
+        foreign = ended.foreign and not starved
+        return Exited(pid, words, ended.clean, foreign, last_words)
+
+    def _let_go(self, life: Life) -> None:
+        for fd in (life.lifeline.fd, life.child.fd):
+            if fd >= 0:
+                self._poller.drop(fd)
+                self._by_fd.pop(fd, None)
+        life.lifeline.close()
+        life.child.close()
+
+    # -- signals ---------------------------------------------------------------
+
+    def send(self, pid: int, number: signal.Signals) -> None:
+        """
+        Send a signal to a spirit; one that is dead already is no error.
+
+        Raises:
+            PermissionError: it has become another user.
+        """
+        if (life := self._lives.get(pid)) is not None:
+            life.child.send(number)
+
+    def close(self) -> None:
+        """End whoever is left after an error of ours: no orphan, whatever happened."""
+        for life in self._lives.values():
+            life.child.send(signal.SIGKILL)
+        for life in self._lives.values():
+            self._let_go(life)
+        self._lives.clear()
+        self._memory.close()
