@@ -289,7 +289,8 @@ def _holders(inode: int) -> set[int] | None:
     if not doors.PROC:
         return None
     try:
-        with open("/proc/locks", encoding="ascii") as file:
+        # As bytes: a codec is a module, and rights may have been dropped by now.
+        with open("/proc/locks", "rb") as file:
             rows = [line.split() for line in file]
     except OSError:
         return None
@@ -298,7 +299,7 @@ def _holders(inode: int) -> set[int] | None:
     return {
         int(row[4])
         for row in rows
-        if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)
+        if row[1] == b"FLOCK" and row[5].rpartition(b":")[2] == b"%d" % inode
     }
 
 
