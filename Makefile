@@ -97,8 +97,8 @@ bare: $(TEST_ENVS) ## all tests on the other Pythons
 ##@ On demand
 
 .PHONY: chaos
-chaos: $(DEV) ## kill, stop and starve real daemons (MINUTES=10)
-	$(PY) tests/chaos/chaos.py --minutes $(MINUTES)
+chaos: $(DEV) ## kill, stop and starve real daemons (MINUTES=10 SEED=)
+	$(PY) tests/chaos/chaos.py --minutes $(MINUTES) $(SEED:%=--seed %)
 
 .PHONY: bench
 bench: $(DEV) ## one JSON line per benchmark

@@ -57,7 +57,7 @@ def test_a_limit_on_processes_stops_growth_and_nothing_else() -> None:
         limit(4)
 
         d.signal(signal.SIGTTIN)
-        d.wait_for_line("Cannot start a spirit", "Errno 11", times=2)
+        d.wait_for_line("Cannot start a spirit", "temporarily unavailable", times=2)
         assert d.spirits == lives
         limit(100)
         d.wait_for(kit.healthy(d, 4))
@@ -80,3 +80,20 @@ def test_a_burst_of_births_goes_on_after_a_fork_that_failed() -> None:
             assert fault.hits
 
         assert d.pid == manager
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_newborn_that_cannot_be_watched_is_no_extra_spirit(number: int) -> None:
+    """The kernel has a limit of watches for each user."""
+    with kit.service() as d:
+        manager = kit.up(d)
+        with kit.injecting(d, manager, "epoll_ctl", f"error=ENOSPC:when={number}") as f:
+            d.signal(signal.SIGTTIN)
+            d.wait_for_line("Cannot start a spirit", "No space left on device")
+            d.wait_for(kit.healthy(d, 4))
+            assert f.hits == 1
+
+        d.wait_for(lambda: not d.zombies)
+        assert d.pid == manager
+        assert not d.log_lines("failed in its loop")
