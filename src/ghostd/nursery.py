@@ -79,8 +79,13 @@ class Nursery:
                 failures.append(error)
         pids, failure = fork.fork_each(self._entrances(births, lifelines), self._noted)
         for birth, lifeline, pid in zip(births, lifelines, pids, strict=False):
-            self._raise(Child(pid), lifeline)
-            yield Spawned(pid, birth.slot, birth.generation)
+            try:
+                self._raise(Child(pid), lifeline)
+            except OSError as error:
+                self._disown(pid)
+                failures.append(error)
+            else:
+                yield Spawned(pid, birth.slot, birth.generation)
         for lifeline in lifelines[len(pids) :]:
             lifeline.close()
         if failure is not None:
@@ -104,6 +109,16 @@ class Nursery:
             if fd >= 0:
                 self._by_fd[fd] = child.pid
                 self._poller.add(fd, READABLE)
+
+    def _disown(self, pid: int) -> None:
+        """End a newborn that cannot be watched: the kernel has a limit of watches."""
+        life = self._lives[pid]
+        life.proven = True
+        life.child.send(signal.SIGKILL)
+        # Whoever has no descriptor is looked for, so it will be reaped.
+        self._poller.drop(life.child.fd)
+        self._by_fd.pop(life.child.fd, None)
+        life.child.close()
 
     # -- beats -----------------------------------------------------------------
 
