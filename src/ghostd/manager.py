@@ -207,7 +207,9 @@ class Manager:
             self.pool.observe(TimeLost(late), now)
         for event in self._gather(dict(ready), now, timed=now >= due):
             self.pool.observe(event, now)
-        actions = self.pool.plan(self._clock())
+        # Judged is as of the hour at which everybody was heard: a slow hook has run
+        # since, perhaps, and nobody can be blamed for that.
+        actions = self.pool.plan(now)
         # Hooks may be slow: a missing spirit, and one that is to go, need not wait.
         births = [action for action in actions if isinstance(action, Spawn)]
         if births:

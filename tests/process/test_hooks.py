@@ -18,10 +18,8 @@ def preinit(self):
 def init(self):
     self.tell("init", os.getpid())
 def spawn(self, pid):
-    assert pid in self.pool
     self.tell("spawn", pid)
 def heartbeat(self, pid):
-    assert pid in self.pool
     self.tell("heartbeat", pid)
 def reap(self, pid):
     assert pid not in self.pool
@@ -82,6 +80,20 @@ def test_a_beat_and_a_death_at_once_are_told_in_order() -> None:
         assert not d.log_lines("Hook", "failed"), (
             "a member, when spawn and beat are told"
         )
+
+
+def test_it_is_a_member_when_spawn_and_beat_are_told() -> None:
+    members = """
+    def spawn(self, pid):
+        self.log.info("spawned %s", self.pool[pid].phase.value)
+    def heartbeat(self, pid):
+        self.log.info("beat of %s", self.pool[pid].phase.value)
+    """
+    with Daemon(pool(members)) as d:
+        d.start()
+        d.wait_for_line("beat of alive", times=4)
+        assert len(d.log_lines("spawned ")) == 2
+        assert not d.log_lines("Hook", "failed")
 
 
 def test_keywords_are_hooks_too_and_get_the_object() -> None:
