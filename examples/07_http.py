@@ -30,12 +30,11 @@ class Web(Prefork):
     def init(self) -> None:
         port = int(os.environ.get("PORT", "8080"))
         self.server = HTTPServer(("127.0.0.1", port), Answer)
-        # So often a spirit ticks. Without it one that lost the race for a client to
-        # another would hang in accept().
-        self.server.socket.settimeout(0.5)
+        # One that lost the race for a client to another must not hang in accept().
+        self.server.socket.setblocking(False)
 
     def spirit(self) -> None:
-        while self.tick():
+        while self.wait(60, self.server.socket):
             self.server.handle_request()
 
 

@@ -22,7 +22,7 @@ from ghostd import hooks
 from ghostd.errors import GhostError, Interrupted, StartError
 from ghostd.logs import Log, open_log
 from ghostd.settings import GhostSettings
-from ghostd.spirit import Outside, Spirit
+from ghostd.spirit import HasFileno, Outside, Spirit
 from ghostd.unix import daemonize, fork, privilege, terminal
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
@@ -263,20 +263,23 @@ class Daemon:
 
         return react
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Sleep at most so long; being asked to end cuts it short. Gives ok."""
         if isinstance(self.spirit, Spirit):
-            return self.spirit.wait(seconds)
+            return self.spirit.wait(seconds, *files)
         until = time.monotonic() + seconds
-        if self.inbox.reaction is None:
-            # A hook of the manager's: its wake-up pipe is not ours to empty.
-            time.sleep(seconds)
-            return self.spirit.ok
         poll = select.poll()
-        poll.register(self.inbox.fd, select.POLLIN)
+        for file in files:
+            poll.register(file, select.POLLIN)
+        # In a hook of the manager's the wake-up pipe is not ours to empty.
+        plain = self.inbox.reaction is not None
+        if plain:
+            poll.register(self.inbox.fd, select.POLLIN)
         while self.spirit.ok and (left := until - time.monotonic()) > 0:
-            if poll.poll(left * 1000):
-                fork.drain(self.inbox.fd)
+            for fd, _ in poll.poll(left * 1000):
+                if not plain or fd != self.inbox.fd:
+                    return self.spirit.ok
+                fork.drain(fd)
         return self.spirit.ok
 
 

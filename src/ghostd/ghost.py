@@ -20,7 +20,7 @@ from ghostd.daemon import SIGNALS, Daemon
 from ghostd.errors import GhostError, SettingsError
 from ghostd.logs import Log
 from ghostd.settings import GhostSettings
-from ghostd.spirit import Spirit
+from ghostd.spirit import HasFileno, Spirit
 from ghostd.unix import privilege
 from ghostd.unix.pidfile import Pidfile
 
@@ -287,14 +287,16 @@ class Ghost:
             privilege.become_groups(gids[0], tuple(gids))
         return self
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """
         Sleep at most *seconds*; being asked to end cuts it short. Gives `ok`.
 
-        Python's own ``time.sleep`` goes on sleeping after a signal.
+        So does anything to read on one of *files*, which are descriptors or have one,
+        such as a listening socket. Python's own ``time.sleep`` goes on sleeping after
+        a signal.
         """
         settings.a_duration("seconds", seconds)
-        return self._daemon.wait(seconds)
+        return self._daemon.wait(seconds, *files)
 
     # -- hooks -----------------------------------------------------------------
 

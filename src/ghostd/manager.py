@@ -30,7 +30,7 @@ from ghostd.logs import Log
 from ghostd.nursery import Nursery
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Spirit, enter
-from ghostd.unix import child, container, death, doors
+from ghostd.unix import child, container, doors
 from ghostd.unix.lifeline import FarEnd, Presence
 from ghostd.unix.poller import Poller
 from ghostd.unix.signals import SignalInbox
@@ -145,7 +145,6 @@ class Manager:
         return self.pool.exit_code
 
     def _open(self) -> None:
-        death.prepare()
         self._presence = Presence()
         self._poller = Poller()
         self._poller.add(self._inbox.fd)

@@ -21,7 +21,7 @@ from ghostd.ghost import Ghost
 from ghostd.manager import SIGNALS, Manager
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Outside, Spirit
-from ghostd.unix import processors
+from ghostd.unix import death, processors
 
 if TYPE_CHECKING:
     from ghostd.core.member import Member
@@ -279,6 +279,8 @@ class Prefork(Ghost):
     # -- between the façade and the manager ------------------------------------
 
     def _check_body(self) -> None:
+        # While this process still has all rights, also those to read the library.
+        death.prepare()
         if type(self).spirit is Prefork.spirit and "spirit" not in vars(self):
             raise GhostError(
                 f"{self.name} has no body: override spirit(), or give spirit=callable"

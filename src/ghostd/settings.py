@@ -51,7 +51,7 @@ def a_duration(name: str, value: object, least: float = 0.0) -> float:
     """Check a number of seconds from *least* to ten years; give it unchanged."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not least <= value <= LONGEST:  # type: ignore[arg-type,operator]  # a number
-        raise refuse(name, value, f"a number of seconds from {least:g} to {LONGEST:g}")
+        raise refuse(name, value, f"a number of seconds from {least:g} to ten years")
     return value  # type: ignore[return-value]  # a number
 
 
@@ -79,11 +79,6 @@ def a_count_or_auto(name: str, value: object) -> int | str:
         raise refuse(
             name, value, f"a whole number from 0 to {MOST_SPIRITS}, or 'auto'"
         ) from None
-
-
-def a_budget(name: str, value: object) -> int | None:
-    """Check a whole number from 0, or None."""
-    return None if value is None else a_count(name, value)
 
 
 def a_word(name: str, value: object) -> str:
@@ -271,7 +266,7 @@ POOL_CHECKS: dict[str, Check] = {
     "heartbeat_timeout": a_positive_duration,
     "graceful_timeout": a_duration,
     "term": a_term,
-    "restart_budget": a_budget,
+    "restart_budget": a_count,
 }
 
 

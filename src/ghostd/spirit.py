@@ -16,12 +16,19 @@ import signal
 import traceback
 from collections.abc import Iterable
 from time import monotonic
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ghostd.hooks import Hooks, describe
 from ghostd.logs import Log
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor: a file, a socket."""
+
+    def fileno(self) -> int:
+        """Give the descriptor."""
 
 
 class Spirit:
@@ -89,10 +96,12 @@ class Spirit:
             self._far_end.farewell(now)
         return self.ok
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Sleep at most so long, beating; a QUIT or the manager's death ends it."""
         until = monotonic() + seconds
         poll, before = self._listen()
+        for file in files:
+            poll.register(file, select.POLLIN)
         try:
             while self.ok:
                 now = monotonic()
@@ -104,8 +113,10 @@ class Spirit:
                 for fd, _ in poll.poll((min(until, self.due) - now) * 1000):
                     if fd == self._presence:
                         self._orphaned()
-                    else:
+                    elif self._wake is not None and fd == self._wake[0]:
                         fork.drain(fd)
+                    else:
+                        until = now
         finally:
             if before is not None:
                 signal.set_wakeup_fd(before)
