@@ -1,0 +1,402 @@
+"""
+Each rule of the referee can fail: for each there is a pool that breaks just it.
+
+A rule that no wrong pool ever breaks guards nothing. These pools are wrong on purpose,
+each in one way that somebody could write by mistake; the same lives that the right
+pool survives must catch it, and by the name of the rule that it breaks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Spawn
+from ghostd.core.brake import Brake
+from ghostd.core.events import Exited, Farewell, SpawnFailed, Stop, TimeLost
+from ghostd.core.member import Member
+from ghostd.core.pool import Pool
+from ghostd.settings import PoolSettings
+from ghostd.testing import INVARIANTS, OBEDIENT, SHORT, Violation, World
+from tests.simulation.lives import fails, invent
+
+SEEDS = 400
+
+
+def changed(settings: PoolSettings, **factors: float) -> PoolSettings:
+    plain = settings.plain()
+    return PoolSettings(**plain | {name: plain[name] * f for name, f in factors.items()})
+
+
+class OneTooManyLives(Pool):
+    def _room(self) -> int:
+        return super()._room() + 1
+
+
+class SpareIsAtLeastOne(Pool):
+    def _room(self) -> int:
+        return self.wanted + max(1, self.settings.spare) - len(self.members)
+
+
+class OneTooManyActive(Pool):
+    def _missing(self) -> int:
+        return super()._missing() + 1
+
+
+class ShrinkIsNotHeard(Pool):
+    def _retire(self, now: float) -> None:
+        active = sum(member.active for member in self.members.values())
+        if active <= self.wanted:
+            super()._retire(now)
+
+
+class BirthsAfterAStop(Pool):
+    def _shut_down(self, now: float) -> None:
+        super()._shut_down(now)
+        self._refill(now)
+
+
+class NeverHolds(Brake):
+    def strike(self, now: float) -> float:
+        pause = super().strike(now)
+        self.until = 0.0
+        return pause
+
+
+class NoBrake(Pool):
+    def __init__(self, settings: PoolSettings, *args: Any) -> None:
+        super().__init__(settings, *args)
+        self.brake = NeverHolds(settings.budget)
+
+
+class NotOneAtATime(Pool):
+    def _refill(self, now: float) -> None:
+        strikes, self.brake.strikes = self.brake.strikes, 0
+        super()._refill(now)
+        self.brake.strikes = strikes
+
+
+class ForksWithoutPause(Pool):
+    def _on_spawn_failed(self, event: SpawnFailed, now: float) -> None:
+        super()._on_spawn_failed(event, now)
+        self.fork_brake.forget()
+
+
+class NobodyIsReaped(Pool):
+    def _call(self, hook: str, *args: object) -> None:
+        if hook != "reap":
+            super()._call(hook, *args)
+
+
+class EverybodyIsReapedTwice(Pool):
+    def _call(self, hook: str, *args: object) -> None:
+        super()._call(hook, *args)
+        if hook == "reap":
+            super()._call(hook, *args)
+
+
+class BirthsAreToldTwice(Pool):
+    def _call(self, hook: str, *args: object) -> None:
+        super()._call(hook, *args)
+        if hook == "spawn":
+            super()._call(hook, *args)
+
+
+class BeatsAreNotTold(Pool):
+    def _call(self, hook: str, *args: object) -> None:
+        if hook != "heartbeat":
+            super()._call(hook, *args)
+
+
+class KillsTheDead(Pool):
+    def _on_exited(self, event: Exited, now: float) -> None:
+        super()._on_exited(event, now)
+        self._outbox.append(Kill(event.pid))
+
+
+class KillsTooEarly(Pool):
+    def __init__(self, settings: PoolSettings, *args: Any) -> None:
+        super().__init__(changed(settings, graceful_timeout=0.9), *args)
+
+
+class KillsAgainAndAgain(Pool):
+    def plan(self, now: float) -> list[Action]:
+        actions = super().plan(now)
+        killed = [a for a in actions if isinstance(a, Kill)]
+        return actions + killed
+
+
+class QuitsTwice(Pool):
+    def _dismiss(self, member: Member, now: float) -> None:
+        super()._dismiss(member, now)
+        self._outbox.append(Quit(member.pid))
+
+
+class QuitsThoseWhoSayFarewell(Pool):
+    def _on_farewell(self, event: Farewell, now: float) -> None:
+        super()._on_farewell(event, now)
+        if event.pid in self.members:
+            self._dismiss(self.members[event.pid], now)
+
+
+class JudgesSilenceEarly(Pool):
+    def __init__(self, settings: PoolSettings, *args: Any) -> None:
+        super().__init__(changed(settings, heartbeat_timeout=0.9), *args)
+
+
+class LostTimeIsSilence(Pool):
+    def _on_time_lost(self, event: TimeLost, now: float) -> None:
+        beats = {pid: member.beat for pid, member in self.members.items()}
+        super()._on_time_lost(event, now)
+        for pid, member in self.members.items():
+            member.beat = beats[pid]
+        self._amnesty = now
+
+
+class NoFreshInterval(Pool):
+    def _on_time_lost(self, event: TimeLost, now: float) -> None:
+        amnesty = self._amnesty
+        super()._on_time_lost(event, now)
+        self._amnesty = amnesty
+
+
+class GivesUpTooEasily(Pool):
+    def _on_early_death(self, event: Exited, now: float) -> None:
+        self._proven = set()
+        super()._on_early_death(event, now)
+
+
+class SparesTheLeaving(Pool):
+    def _shut_down(self, now: float) -> None:
+        leaving = [m for m in self.members.values() if not m.active and not m.killed_at]
+        for member in leaving:
+            member.killed_at = now
+        super()._shut_down(now)
+        for member in leaving:
+            member.killed_at = None
+
+
+class FinishesAgain(Pool):
+    def _on_stop(self, event: Stop) -> None:
+        if self.stopping is not None:
+            self._call("finish", event.graceful)
+        super()._on_stop(event)
+
+
+class TurnsBackToGraceful(Pool):
+    def _on_stop(self, event: Stop) -> None:
+        if event.graceful:
+            self.stopping = None
+        super()._on_stop(event)
+
+
+class ShrinksFromTheOldest(Pool):
+    def _retire(self, now: float) -> None:
+        active = [member for member in self.members.values() if member.active]
+        stale = [member for member in active if member.generation < self.generation]
+        if not stale:
+            for member in active[: max(0, len(active) - self.wanted)]:
+                self._dismiss(member, now)
+        super()._retire(now)
+
+
+class ReloadsWithoutWaiting(Pool):
+    def _retire(self, now: float) -> None:
+        for member in self.members.values():
+            if member.active and member.generation < self.generation:
+                self._dismiss(member, now)
+        super()._retire(now)
+
+
+class KeepsTheOldCode(Pool):
+    def plan(self, now: float) -> list[Action]:
+        return [
+            Spawn(action.slot, 0) if isinstance(action, Spawn) else action
+            for action in super().plan(now)
+        ]
+
+
+class CountsTheActiveOnly(Pool):
+    @property
+    def healthy(self) -> int:
+        return sum(member.alive for member in self.members.values())
+
+
+class LooksBack(Pool):
+    def next_deadline(self) -> float | None:
+        deadline = super().next_deadline()
+        return deadline and deadline - 0.001
+
+
+class NoBurst(Pool):
+    def _refill(self, now: float) -> None:
+        missing = min(self._missing(), self._room())
+        if missing > 0 and now >= self._birth_at():
+            taken: set[int] = set()
+            for _ in range(missing):
+                taken.add(self._free_slot(taken))
+            self._outbox += [Spawn(slot, self.generation) for slot in sorted(taken)]
+
+
+class EverybodyIsTheFirst(Pool):
+    def _free_slot(self, taken: set[int]) -> int:
+        return len(taken)
+
+
+class ReadyAgainAndAgain(Pool):
+    def _judge_boot(self, now: float) -> None:
+        super()._judge_boot(now)
+        self._booted = False
+
+
+class ReadyAtTheFirstBeat(Pool):
+    def _judge_boot(self, now: float) -> None:
+        if self._proven and not self._booted:
+            self._booted = True
+            self._outbox.append(Ready())
+        super()._judge_boot(now)
+
+
+class NeverReady(Pool):
+    def _judge_boot(self, now: float) -> None:
+        pass
+
+
+class NeverEndsAReload(Pool):
+    def _retire(self, now: float) -> None:
+        active = sum(member.active for member in self.members.values())
+        if active > self.wanted + 1 or not self.settings.spare:
+            super()._retire(now)
+
+
+class NeverOver(Pool):
+    @property
+    def over(self) -> bool:
+        return False
+
+
+class WaitsForTwo(Pool):
+    def _missing(self) -> int:
+        missing = super()._missing()
+        return missing if missing > 1 else 0
+
+
+class Oversleeps(Pool):
+    def next_deadline(self) -> float | None:
+        deadline = super().next_deadline()
+        return deadline and (deadline + 0.5 if deadline > self._now else deadline)
+
+
+class BearsTheSilent(Pool):
+    def _dismiss_silent(self, member: Member, now: float) -> None:
+        member.shift(now - member.heard)
+
+
+class NeverSleeps(Pool):
+    def next_deadline(self) -> float | None:
+        return self._now
+
+
+class Unforgiving(Brake):
+    @property
+    def forgives_at(self) -> float:
+        return float("inf")
+
+
+class NeverForgives(Pool):
+    def __init__(self, settings: PoolSettings, *args: Any) -> None:
+        super().__init__(settings, *args)
+        self.brake = Unforgiving(settings.budget)
+
+
+def in_any_life(pool: type[Pool]) -> Violation | None:
+    """Tell the lives that everybody else survives."""
+    return next(filter(None, (fails(invent(n), pool) for n in range(SEEDS))), None)
+
+
+def in_a_large_pool(pool: type[Pool]) -> Violation | None:
+    try:
+        World(PoolSettings(spirits=40), pool=pool).run(60)
+    except Violation as violation:
+        return violation
+    return None
+
+
+def after_a_fork_storm(pool: type[Pool]) -> Violation | None:
+    world = World(
+        PoolSettings(spirits=2), [OBEDIENT, *[SHORT] * 12, OBEDIENT], pool=pool
+    )
+    try:
+        world.run(120)
+        world.settle()
+        world.forgive()
+    except Violation as violation:
+        return violation
+    return None
+
+
+WRONG: list[tuple[type[Pool], str]] = [
+    (OneTooManyLives, "I1 room"),
+    (SpareIsAtLeastOne, "I1 room"),
+    (OneTooManyActive, "I1 actives"),
+    (ShrinkIsNotHeard, "I1 actives"),
+    (BirthsAfterAStop, "I2 stopped"),
+    (NoBrake, "I2 brake"),
+    (NotOneAtATime, "I2 brake"),
+    (ForksWithoutPause, "I2 fork"),
+    (NobodyIsReaped, "I3 reap"),
+    (EverybodyIsReapedTwice, "I3 reap"),
+    (BirthsAreToldTwice, "I3 order"),
+    (BeatsAreNotTold, "I3 order"),
+    (KillsTheDead, "I4 dead"),
+    (KillsTooEarly, "I5 kill"),
+    (KillsAgainAndAgain, "I5 kill"),
+    (QuitsTwice, "I6 quit"),
+    (QuitsThoseWhoSayFarewell, "I6 quit"),
+    (JudgesSilenceEarly, "I7 silence"),
+    (LostTimeIsSilence, "I7 silence"),
+    (NoFreshInterval, "I7 silence"),
+    (GivesUpTooEasily, "I9 early"),
+    (SparesTheLeaving, "I10 at once"),
+    (FinishesAgain, "I11 finish"),
+    (TurnsBackToGraceful, "I11 finish"),
+    (ShrinksFromTheOldest, "I12 shrink"),
+    (ReloadsWithoutWaiting, "I13 serving"),
+    (KeepsTheOldCode, "I13 generation"),
+    (CountsTheActiveOnly, "I17 healthy"),
+    (LooksBack, "I19 deadline"),
+    (NoBurst, "I20 work"),
+    (EverybodyIsTheFirst, "slot"),
+    (ReadyAgainAndAgain, "ready"),
+    (ReadyAtTheFirstBeat, "ready"),
+    (NeverReady, "ready"),
+    (NeverEndsAReload, "L1 convergence"),
+    (NeverOver, "L2 stop"),
+    (WaitsForTwo, "L3 refill"),
+    (Oversleeps, "L3 missed"),
+    (BearsTheSilent, "L4 hung"),
+    (NeverSleeps, "L5 busy"),
+    (NeverForgives, "L6 forgiven"),
+]
+
+ELSEWHERE = {NoBurst: in_a_large_pool, NeverForgives: after_a_fork_storm}
+
+
+@pytest.mark.parametrize(
+    ("pool", "invariant"), WRONG, ids=[pool.__name__ for pool, _ in WRONG]
+)
+def test_a_wrong_pool_is_caught_by_name(pool: type[Pool], invariant: str) -> None:
+    violation = ELSEWHERE.get(pool, in_any_life)(pool)
+
+    assert violation is not None
+    assert violation.invariant == invariant, violation
+
+
+def test_the_right_pool_is_not_caught_where_the_wrong_ones_are() -> None:
+    assert in_a_large_pool(Pool) is None
+    assert after_a_fork_storm(Pool) is None
+
+
+def test_every_rule_has_a_pool_that_breaks_it() -> None:
+    assert {invariant for _, invariant in WRONG} == INVARIANTS.keys()
