@@ -51,6 +51,8 @@ class Service(Prefork):
         if self.lives.get(pid, "dead") not in before:
             self.wrong.append((pid, self.lives.get(pid), after))
         self.lives[pid] = after
+        if after == "dead":
+            del self.lives[pid]  # or this would be the memory that grows
 
     def spawn(self, pid):
         self.born += 1
@@ -64,9 +66,8 @@ class Service(Prefork):
         self.note(pid, ("born", "beating"), "dead")
 
     def cleanup(self, scope):
-        living = [pid for pid, state in self.lives.items() if state != "dead"]
         with open(HERE + "/ledger", "w") as file:
-            json.dump([self.born, self.buried, self.wrong, living], file)
+            json.dump([self.born, self.buried, self.wrong, list(self.lives)], file)
 
     def spirit(self):
         self.tick()

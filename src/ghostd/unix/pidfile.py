@@ -186,6 +186,10 @@ class Pidfile:
             self._discard(draft, fd)
             return False
         except OSError as error:
+            if self._is_at_path(fd):
+                # It has its name already, but cannot lose the other one.
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
             self._discard(draft, fd)
             raise self._error("cannot be written", error) from None
         except PidfileError:
