@@ -7,7 +7,6 @@ constructed, so that a mistake shows in the terminal of whoever made it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +49,7 @@ def refuse(name: str, value: object, allowed: str) -> SettingsError:
 def a_duration(name: str, value: object, least: float = 0.0) -> float:
     """Check a number of seconds from *least* to ten years; give it unchanged."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= LONGEST:  # type: ignore[arg-type,operator]  # a number
+    if not number or not least <= value <= LONGEST:  # type: ignore[arg-type,operator]  # a number
         raise refuse(name, value, f"a number of seconds from {least:g} to ten years")
     return value  # type: ignore[return-value]  # a number
 
@@ -221,8 +220,9 @@ class PoolSettings(Value):
         graceful_timeout: seconds from being told to quit to SIGKILL.
         term: what TERM means to the manager: "immediate", "graceful", or "auto":
             immediate, but graceful under an init system or in a container.
-        restart_budget: lives that may end badly, or within a second, in a row
-            before replacing them is slowed down; None: twice *spirits*, at least 8.
+        restart_budget: lives in a row that may end before the first beat, or within
+            a second, before replacing them is slowed down; default: twice
+            *spirits*, at least 8.
     """
 
     spirits: int = 4

@@ -1,10 +1,11 @@
 """
 The brake: how fast the dead may be replaced when lives are short again and again.
 
-A *strike* is a life that ended badly or within a second of its birth, or a fork
-that failed. The first few in a row (the budget) cost nothing: one death is an
-accident and is repaired at once. After that each strike makes the pause before
-the next birth longer, 0.1 s, 0.2 s ... up to 30 s, and births go one at a time.
+A *strike* is a life that ended before its first beat, or within a second of its
+birth, unless somebody's signal ended it; or a fork that failed. The first few in a
+row (the budget) cost nothing: one death is an accident and is repaired at once.
+After that each strike makes the pause before the next birth longer, 0.1 s, 0.2 s ...
+up to 30 s, and births go one at a time.
 When `CALM` seconds have gone by after a pause without a strike, all is forgiven.
 
 Source: the numbers, and the designs not taken, are in docs/adr/0004.

@@ -218,9 +218,12 @@ class Pool:
         self._call("reap", pid)
         if self.stopping is not None or (member.told and not member.silent):
             return
+        if event.foreign and self._proven:
+            # Whoever sent that signal says nothing about the body.
+            return
         if member.beat is None:
             self._on_early_death(event, now)
-        elif now - member.born < SHORT_LIFE and not event.foreign:
+        elif now - member.born < SHORT_LIFE:
             self._slow_down(f"spirit {pid} lived for less than {SHORT_LIFE:g} s", now)
 
     def _on_early_death(self, event: Exited, now: float) -> None:

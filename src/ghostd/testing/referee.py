@@ -337,6 +337,8 @@ class Referee:
         self._owed.append(("reap", event.pid))
         if self.stop or (life.told and not life.silent):
             return
+        if event.foreign and self._proven:
+            return
         if not life.beat:
             self._early_deaths += 1
             if self._proven:
@@ -344,7 +346,7 @@ class Referee:
             else:
                 self.stop = 2
                 self._finishes.append(False)
-        elif now - life.born < SHORT_LIFE and not event.foreign:
+        elif now - life.born < SHORT_LIFE:
             self._strikes.add(now)
 
     def _on_stop(self, event: Stop, _now: float) -> None:

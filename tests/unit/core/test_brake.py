@@ -183,3 +183,14 @@ def test_a_brake_is_rebuilt_from_plain_data() -> None:
 
     assert other.plain() == brake.plain()
     assert other.strike(101.0) == brake.strike(101.0)
+
+
+def test_nor_is_one_that_comes_before_the_first_beat() -> None:
+    """A storm of kill -9 must not end in pauses: some of it hits newborns."""
+    pool = serving(110.0, restart_budget=0)
+    tell(pool, 110.0, died(11))
+    tell(pool, 110.0, Spawned(13, 0, 0))
+
+    actions = tell(pool, 110.1, Exited(13, FOREIGN, foreign=True))
+
+    assert births(actions) == [Spawn(0, 0)]
