@@ -468,7 +468,7 @@ class Pool:
         return max(self.brake.until, self.fork_brake.until)
 
     def _try_at(self) -> float:
-        """Say when to try: where births wait for a first beat, forgiveness may come first."""
+        """Say when to try; who waits for a first beat may be forgiven before."""
         starting = any(m.active and m.beat is None for m in self.members.values())
         if starting and self.brake.cautious:
             return max(self._birth_at(), self.brake.forgives_at)
