@@ -49,7 +49,7 @@ def refuse(name: str, value: object, allowed: str) -> SettingsError:
 def a_duration(name: str, value: object, least: float = 0.0) -> float:
     """Check a number of seconds from *least* to ten years; give it unchanged."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= LONGEST:  # type: ignore[arg-type,operator]  # a number
+    if not number or not least <= value <= LONGEST:  # type: ignore[operator]  # a number
         raise refuse(name, value, f"a number of seconds from {least:g} to ten years")
     return value  # type: ignore[return-value]  # a number
 

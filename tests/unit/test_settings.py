@@ -1,0 +1,324 @@
+"""Settings: every keyword with every silly value is refused in words, or is sane."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghostd import Ghost, Prefork, SettingsError, settings
+
+GHOST = sorted(settings.GHOST_CHECKS)
+POOL = sorted([*settings.GHOST_CHECKS, *settings.POOL_CHECKS, "workers"])
+
+SILLY = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-3, 10),
+    st.floats(),
+    st.floats(-1, 200),
+    st.text(),
+    st.binary(),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.sampled_from(
+        [
+            *("-1", "0", "1_000", "+5", "١٢", "1e3", "nan", "inf", "auto", "AUTO"),
+            *("", " ", ".", "..", "/", "a/b", "a\0b", "a\nb", "\ud800", "x" * 5000),
+            *("debug", "Warning", "LOG_USER", "local8", "pid,,ndelay", "root:root"),
+            *(2**31, 2**32, 2**64, 10**400, -(2**63), 1 + 0j, object(), int, print),
+        ]
+    ),
+)
+
+
+def sane(name: str, value: Any, made: Ghost) -> bool:
+    """Tell whether an accepted value is one that the documents allow."""
+    if value is None:
+        return True
+    if name in ("heartbeat_interval", "heartbeat_timeout", "graceful_timeout"):
+        stored = getattr(made, name)
+        return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0
+    if name in ("spirits", "workers", "spare"):
+        return type(getattr(made, name)) is int and getattr(made, name) >= 0
+    if name == "restart_budget":
+        assert isinstance(made, Prefork)
+        return type(made.pool_settings.restart_budget) is int
+    if name == "term":
+        return value in ("auto", "immediate", "graceful")
+    stored = getattr(made.settings, name)
+    if name in ("pidfile", "logfile"):
+        return os.path.isabs(stored) and "\0" not in stored
+    if name in ("name", "ident"):
+        return stored.isprintable() and "/" not in stored and stored not in ("", "..")
+    if name in ("user", "group"):
+        number = type(stored) is int and 0 <= stored < 2**32 - 1
+        return number or (isinstance(stored, str) and bool(stored))
+    if name == "umask":
+        return type(stored) is int and 0 <= stored <= 0o777
+    if name == "start_timeout":
+        return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0
+    if name == "loglevel":
+        return stored in settings.LEVELS
+    if name == "facility":
+        return stored in settings.FACILITIES
+    return name in ("logopt", "loghandle", "logger")
+
+
+@pytest.mark.parametrize("name", POOL)
+@given(value=SILLY)
+def test_a_silly_value_is_refused_in_words_or_is_sane(name: str, value: Any) -> None:
+    """U8: wrong type, NaN, huge, unicode digits, empty, bytes, surrogates."""
+    try:
+        made = Prefork(spirit=lambda _g: None, **{name: value})
+    except SettingsError as error:
+        said = str(error)
+        assert said.startswith(f"{'spirits' if name == 'workers' else name} is ") or (
+            name in said
+        )
+        assert repr(value) in said
+        assert "allowed: " in said
+    else:
+        assert sane(name, value, made)
+
+
+@pytest.mark.parametrize("name", GHOST)
+@given(value=SILLY)
+def test_a_plain_ghost_checks_the_same(name: str, value: Any) -> None:
+    try:
+        made = Ghost(**{name: value})
+    except SettingsError as error:
+        assert repr(value) in str(error)
+    else:
+        assert sane(name, value, made)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spirits", True),
+        ("spirits", 4.0),
+        ("spirits", -1),
+        ("spirits", "4"),
+        ("spirits", "Auto"),
+        ("spare", -1),
+        ("heartbeat_interval", 0),
+        ("heartbeat_interval", -5),
+        ("heartbeat_interval", float("nan")),
+        ("heartbeat_timeout", float("inf")),
+        ("heartbeat_timeout", "50"),
+        ("graceful_timeout", -0.1),
+        ("graceful_timeout", True),
+        ("term", "TERM"),
+        ("term", ""),
+        ("restart_budget", -1),
+    ],
+)
+def test_refused_by_a_pool(name: str, value: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Prefork(**{name: value})
+    assert repr(value) in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", ""),
+        ("name", "a/b"),
+        ("name", ".."),
+        ("name", "a\nb"),
+        ("name", 7),
+        ("pidfile", ""),
+        ("pidfile", "folder/"),
+        ("pidfile", b"d.pid"),
+        ("pidfile", "a\0b"),
+        ("logfile", 1),
+        ("loghandle", "d.log"),
+        ("logger", object()),
+        ("loglevel", "verbose"),
+        ("loglevel", 10),
+        ("facility", "local8"),
+        ("logopt", "pid,colour"),
+        ("logopt", "pid,,ndelay"),
+        ("logopt", ["pid"]),
+        ("user", ""),
+        ("user", -1),
+        ("user", True),
+        ("user", "root:root"),
+        ("group", 2**32),
+        ("group", 1.0),
+        ("umask", 0o1000),
+        ("umask", -1),
+        ("umask", "022"),
+        ("start_timeout", -1),
+    ],
+)
+def test_refused_by_any_ghost(name: str, value: object) -> None:
+    for kind in (Ghost, Prefork):
+        with pytest.raises(SettingsError, match=f"^{name} is "):
+            kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("spirits", 0, 0),
+        ("spare", 0, 0),
+        ("graceful_timeout", 0, 0),
+        ("heartbeat_interval", 0.5, 0.5),
+        ("heartbeat_timeout", 1, 1),
+    ],
+)
+def test_zeros_and_numbers_stay_what_they_are(
+    name: str, value: float, stored: float
+) -> None:
+    """The ancestor takes a zero for "default"."""
+    made = getattr(Prefork(**{name: value}), name)
+    assert made == stored
+    assert type(made) is type(stored)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("user", "0", 0),
+        ("user", "root", "root"),
+        ("group", 12, 12),
+        ("loglevel", "WARNING", "warn"),
+        ("loglevel", "crit", "fatal"),
+        ("loglevel", "critical", "fatal"),
+        ("facility", "LOG_LOCAL3", "local3"),
+        ("logopt", "", ()),
+        ("logopt", " pid , perror ", ("pid", "perror")),
+        ("umask", 0, 0),
+        ("pidfile", "/run/x.pid", "/run/x.pid"),
+    ],
+)
+def test_accepted(name: str, value: object, stored: object) -> None:
+    assert getattr(Ghost(**{name: value}).settings, name) == stored
+
+
+def test_unknown_keywords_are_refused_with_what_is_known() -> None:
+    with pytest.raises(SettingsError, match="unknown keyword 'sprits'") as caught:
+        Prefork(sprits=4)
+    assert "spirits" in str(caught.value)
+    with pytest.raises(SettingsError, match="unknown keyword 'spirits'"):
+        Ghost(spirits=4)
+
+
+def test_spirits_and_workers_are_one() -> None:
+    assert Prefork(workers=3).spirits == 3
+    assert Prefork(workers=3).workers == 3
+    assert Prefork(workers=0).spirits == 0
+    with pytest.raises(SettingsError, match="the same"):
+        Prefork(spirits=1, workers=2)
+    ghost = Prefork()
+    ghost.workers = 7
+    assert ghost.spirits == 7
+    with pytest.raises(SettingsError, match="spirits is -1"):
+        ghost.spirits = -1
+
+
+def test_auto_is_at_least_one() -> None:
+    assert 1 <= Prefork(spirits="auto").spirits <= len(os.sched_getaffinity(0))
+
+
+def test_paths_are_absolute_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20."""
+    monkeypatch.chdir(tmp_path)
+    ghost = Ghost(name="x", logfile="x.log", pidfile=Path("run/x.pid"))
+    monkeypatch.chdir("/")
+    assert ghost.logfile == str(tmp_path / "x.log")
+    assert ghost.pidfile == str(tmp_path / "run" / "x.pid")
+    assert ghost.filepid.path == ghost.pidfile
+
+
+def test_subclasses_may_ask_for_keywords_of_their_own() -> None:
+    class Jobs(Prefork):
+        def again(self, *, queue: str = "jobs", **rest: object) -> Jobs:
+            self.queue = queue
+            assert not rest
+            return self
+
+    assert Jobs().queue == "jobs"
+    assert Jobs(queue="mail", spirits=1).queue == "mail"
+    with pytest.raises(SettingsError, match="queue"):
+        Jobs(kueue="mail")
+
+
+@pytest.mark.parametrize("name", Prefork.HOOKS)
+@pytest.mark.parametrize("value", [7, "text", [], object()], ids=type)
+def test_a_hook_must_be_callable(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is "):
+        Prefork(**{name: value})
+
+
+async def coroutine(_ghost: object) -> None:
+    """Be refused."""
+
+
+def generator(_ghost: object) -> Any:
+    yield
+
+
+class AsynchronousCall:
+    async def __call__(self, _ghost: object) -> None:
+        """Be refused."""
+
+
+@pytest.mark.parametrize("value", [coroutine, generator, AsynchronousCall()])
+def test_a_hook_must_be_plain(value: object) -> None:
+    with pytest.raises(SettingsError, match="asynchronous or a generator"):
+        Prefork(spirit=value)
+
+
+def test_a_hook_gets_the_object_first() -> None:
+    told: list[object] = []
+    ghost = Prefork(spawn=lambda *args: told.extend(args), finish=None)
+    ghost.spawn(7)
+    ghost.finish(True)
+    assert told == [ghost, 7]
+
+
+@pytest.mark.parametrize(
+    ("argv0", "name"),
+    [
+        ("/srv/jobs.py", "jobs"),
+        ("jobs", "jobs"),
+        ("/srv/jobs/__main__.py", "jobs"),
+        ("-c", "ghost"),
+        ("", "ghost"),
+    ],
+)
+def test_the_script_names_the_daemon(
+    monkeypatch: pytest.MonkeyPatch, argv0: str, name: str
+) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "argv", [argv0])
+    ghost = Ghost()
+    assert ghost.name == name
+    assert ghost.ident == name
+    assert ghost.pidfile == os.path.abspath(f"{name}.pid")
+
+
+def test_without_arguments_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys, "argv", [])
+    assert Ghost().name == "ghost"
+
+
+def test_pool_settings_know_their_budget() -> None:
+    assert Prefork(spirits=2).pool_settings.budget == 8
+    assert Prefork(spirits=20).pool_settings.budget == 40
+    assert Prefork(restart_budget=0).pool_settings.budget == 0
