@@ -217,7 +217,7 @@ class Before:
         expect(fds == self.descriptors, f"descriptors: {self.descriptors} -> {fds}")
         now = resident(self.pid)
         expect(now < self.memory + most, f"memory: {self.memory} -> {now} kB")
-        return f"descriptors {fds} ({fds - self.descriptors:+d})  memory {self.memory} -> {now} kB"
+        return f"descriptors {fds} as before  memory {self.memory} -> {now} kB"
 
 
 def ledger(d: Daemon) -> tuple[int, int]:

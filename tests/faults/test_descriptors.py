@@ -110,8 +110,8 @@ def test_spirits_have_what_they_need_and_nothing_of_others() -> None:
 
 
 def hoard(d: Daemon) -> int:
-    d.wait_for(lambda: (d.folder / "hoarded").exists())
-    return int(d.wait_for(lambda: (d.folder / "hoarded").read_text()))
+    told = d.folder / "hoarded"
+    return int(d.wait_for(lambda: told.exists() and told.read_text()))
 
 
 def test_a_grandchild_that_keeps_every_descriptor_delays_nothing() -> None:

@@ -18,7 +18,7 @@ from ghostd.testing import Daemon
 from ghostd.testing.daemon import Foreground
 from tests.faults import kit
 
-SECRET = "root:x:0:0\n"
+CANARY = "root:x:0:0\n"
 
 FORGER = """
 import fcntl, os, sys, time
@@ -57,10 +57,10 @@ def public_folder(d: Daemon) -> Iterator[Path]:
     folder.mkdir()
     folder.chmod(0o1777)
     canary = d.folder / "canary"
-    canary.write_text(SECRET)
+    canary.write_text(CANARY)
     canary.chmod(0o600)
     yield folder
-    assert canary.read_text() == SECRET
+    assert canary.read_text() == CANARY
     assert canary.stat().st_mode & 0o777 == 0o600
     assert canary.stat().st_uid == 0
 

@@ -11,12 +11,12 @@ from tests.faults import kit
 ERRORS = ("Exception", "SystemExit", "KeyboardInterrupt", "RecursionError")
 
 ALL_LOOP_HOOKS = """
+import builtins
 class Service(Prefork):
     def fail(self, *args):
         if os.environ["ERROR"] == "RecursionError":
             return self.fail(*args)
-        raise {"Exception": Exception, "SystemExit": SystemExit,
-               "KeyboardInterrupt": KeyboardInterrupt}[os.environ["ERROR"]]("on purpose")
+        raise getattr(builtins, os.environ["ERROR"])("on purpose")
 
     spawn = waitup = heartbeat = reap = finish = cleanup = fail
 
@@ -30,12 +30,12 @@ class Service(Prefork):
 """
 
 ONE_HOOK = """
+import builtins
 class Service(Prefork):
     def fail(self, *args):
         if os.environ["ERROR"] == "RecursionError":
             return self.fail(*args)
-        raise {"Exception": Exception, "SystemExit": SystemExit,
-               "KeyboardInterrupt": KeyboardInterrupt}[os.environ["ERROR"]]("on purpose")
+        raise getattr(builtins, os.environ["ERROR"])("on purpose")
 
     def spirit(self):
         self.tick()

@@ -30,7 +30,7 @@ def test_a_terminal_that_closes_after_the_start_means_nothing() -> None:
         d.wait_for(kit.healthy(d))
         manager, lives = d.pid, d.spirits
         assert f"Running {manager}" in run.screen
-        # A shell that hangs up sends HUP to its jobs, the terminal's end to its session.
+        # A shell that hangs up sends HUP to its jobs, a terminal to its session.
         run.hang_up()
         dead = d.kill_spirit()
         d.wait_for(lambda: dead not in d.spirits and kit.healthy(d)())
@@ -132,7 +132,8 @@ def test_many_restarts_at_once_leave_one_daemon(dead: bool) -> None:
             d.wait_for(lambda: kit.is_gone(manager))
         text = (
             "for i in 1 2 3 4 5 6; do"
-            f" ({sys.executable} {d.script} restart 2>>errors; echo $? >>codes) & done; wait"
+            f" ({sys.executable} {d.script} restart 2>>errors; echo $? >>codes) &"
+            " done; wait"
         )
         d.run("sh", "-c", text)
         d.wait_for(kit.healthy(d))

@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -175,7 +176,7 @@ def try_all(calls: str, what: str) -> None:
         number = 1
         while number < MOST and try_point(d, calls, number, what.format(CALLS[calls])):
             number += 1
-    print(f"{calls}: {number - 1} points")
+    sys.stdout.write(f"{calls}: {number - 1} points\n")
     assert number > 1, "no fault took place"
 
 

@@ -61,7 +61,7 @@ def is_calm(d: Daemon, manager: int) -> bool:
 
 
 def test_a_storm_of_signals_costs_no_life_and_no_order() -> None:
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311 - to be repeated
     kinds = {
         signal.SIGHUP: 1,
         signal.SIGTTIN: 2,
@@ -109,7 +109,7 @@ def test_a_mad_spirit_harms_itself_only(mad: str) -> None:
         d.signal(signal.SIGTTIN)
         d.wait_for_line("Pool size 3 -> 4")
         assert time.monotonic() - began < 1
-        d.wait_for(lambda: (d.folder / "mad").exists(), what="the end of the madness")
+        d.wait_for((d.folder / "mad").exists, what="the end of the madness")
         d.signal(signal.SIGTTOU)
         d.wait_for_line("Pool size 4 -> 3")
 
