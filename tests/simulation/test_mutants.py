@@ -290,7 +290,7 @@ class Oversleeps(Pool):
 
 class BearsTheSilent(Pool):
     def _dismiss_silent(self, member: Member, now: float) -> None:
-        member.shift(now - member.heard)
+        member.shift(now - member.heard, now)
 
 
 class NeverSleeps(Pool):

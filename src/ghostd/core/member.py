@@ -90,15 +90,15 @@ class Member:
         """Say since when it is silent: its last beat, or its birth."""
         return self.born if self.beat is None else self.beat
 
-    def shift(self, seconds: float) -> None:
-        """Move every stamp later, as if *seconds* had not passed."""
-        self.born += seconds
+    def shift(self, seconds: float, now: float) -> None:
+        """Move every stamp later, as if *seconds* had not passed, but not beyond now."""
+        self.born = min(self.born + seconds, now)
         if self.beat is not None:
-            self.beat += seconds
+            self.beat = min(self.beat + seconds, now)
         if self.left_at is not None:
-            self.left_at += seconds
+            self.left_at = min(self.left_at + seconds, now)
         if self.killed_at is not None:
-            self.killed_at += seconds
+            self.killed_at = min(self.killed_at + seconds, now)
 
     def plain(self) -> dict[str, Any]:
         """Give the stamps as plain data; `from_plain` takes them back."""

@@ -272,7 +272,7 @@ class Pool:
         # which perhaps the whole machine slept: the stamps move as if it had not
         # been, and on top nobody is judged for one fresh interval.
         for member in self.members.values():
-            member.shift(event.seconds)
+            member.shift(event.seconds, now)
         self._amnesty = now + self.settings.heartbeat_interval
         self._say(
             WARN,

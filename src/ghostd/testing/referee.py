@@ -374,12 +374,12 @@ class Referee:
 
     def _on_time_lost(self, event: TimeLost, now: float) -> None:
         for life in self.lives.values():
-            life.born += event.seconds
-            life.heard += event.seconds
+            life.born = min(life.born + event.seconds, now)
+            life.heard = min(life.heard + event.seconds, now)
             if life.left_at is not None:
-                life.left_at += event.seconds
+                life.left_at = min(life.left_at + event.seconds, now)
             if life.killed_at is not None:
-                life.killed_at += event.seconds
+                life.killed_at = min(life.killed_at + event.seconds, now)
         self._amnesty = now + self.settings.heartbeat_interval
 
     # -- actions -----------------------------------------------------------------

@@ -41,8 +41,8 @@ def test_all_stamps_move_together_and_never_stays_never() -> None:
     member = a_member(beat=101.0, left_at=102.0, killed_at=103.0)
     unborn = a_member()
 
-    member.shift(10.0)
-    unborn.shift(10.0)
+    member.shift(10.0, now=200.0)
+    unborn.shift(10.0, now=200.0)
 
     assert (member.born, member.beat, member.left_at, member.killed_at) == (
         110.0,
@@ -56,6 +56,15 @@ def test_all_stamps_move_together_and_never_stays_never() -> None:
         None,
         None,
     )
+
+
+def test_no_stamp_moves_beyond_now() -> None:
+    member = a_member(beat=101.0, left_at=102.0, killed_at=103.0)
+
+    member.shift(50.0, now=110.0)
+
+    stamps = (member.born, member.beat, member.left_at, member.killed_at)
+    assert stamps == (110.0, 110.0, 110.0, 110.0)
 
 
 def test_a_member_prints_its_place_and_phase() -> None:

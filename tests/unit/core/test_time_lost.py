@@ -99,3 +99,16 @@ def test_a_short_life_stays_short() -> None:
 
     assert births(actions) == []
     assert lines(actions)[-1][1].startswith("Spirits end too soon")
+
+
+def test_one_born_within_the_lost_time_is_not_born_in_the_future() -> None:
+    """A hook that takes a minute may come before a birth in the same turn."""
+    pool = serving(110.0, graceful_timeout=10)
+    tell(pool, 110.0, died(11))
+    tell(pool, 165.0, Spawned(13, 0, 0), Farewell(12, 165.0))
+
+    tell(pool, 166.0, TimeLost(55.0))
+
+    assert Kill(12) in tell(pool, 176.0)
+    assert Quit(13) not in tell(pool, 220.9)
+    assert Quit(13) in tell(pool, 221.0)
