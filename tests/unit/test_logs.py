@@ -669,22 +669,6 @@ def test_no_service_at_all_costs_lines_only(service: Path) -> None:
     log.close()
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.path.lexists("/dev/log"), reason="a real syslog is there")
-def test_syslog_at_its_real_place() -> None:
-    sock = listen(Path("/dev/log"))
-    try:
-        log = opened(ident="ghostd-test")
-        log.warn("for real")
-        (line,) = heard(sock)
-        assert line.startswith(b"<12>")
-        assert b"ghostd-test[" in line
-        log.close()
-    finally:
-        sock.close()
-        os.unlink("/dev/log")
-
-
 # -- without losing anything to signals -----------------------------------------------------
 
 
