@@ -88,7 +88,7 @@ if __name__ == "__main__":
     sys.exit(Service(
         logfile="service.log", pidfile="service.pid", term="immediate",
         spirits=SPIRITS, heartbeat_interval=0.1, heartbeat_timeout=BEAT,
-        graceful_timeout=GRACE,
+        graceful_timeout=GRACE, restart_budget=100_000,  # a storm is no reason to wait
     ).ctrl())
 """
 
@@ -379,12 +379,20 @@ class Storm:
         self.chance = chance
         self.count: Counter[str] = Counter()
         self._stopped: dict[int, float] = {}
+        self._wanted = SPIRITS
+        self._read = 0
 
     @property
     def wanted(self) -> int:
-        """The number that the manager wants now."""
-        lines = self.d.log_lines("Pool size")
-        return int(lines[-1].split()[-1]) if lines else SPIRITS
+        """The number that the manager wants now, as its log tells."""
+        with open(self.d.logfile, "rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._read += whole
+        if sizes := re.findall(rb"Pool size \d+ -> (\d+)\n", data[:whole]):
+            self._wanted = int(sizes[-1])
+        return self._wanted
 
     def blow(self) -> None:
         """Do one thing."""
@@ -429,7 +437,8 @@ class Storm:
         while (wanted := self.wanted) != SPIRITS:
             more = wanted < SPIRITS
             self.d.signal(signal.SIGTTIN if more else signal.SIGTTOU)
-            self.d.wait_for(lambda old=wanted: self.wanted != old, 10, "another size")
+            # Until the signal is seen; what was sent before may come first.
+            self.d.wait_for(lambda old=wanted: self.wanted != old, 20, "another size")
 
 
 def storms(seconds: float, chance: random.Random) -> str:

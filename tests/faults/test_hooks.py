@@ -12,6 +12,8 @@ ERRORS = ("Exception", "SystemExit", "KeyboardInterrupt", "RecursionError")
 
 ALL_LOOP_HOOKS = """
 import builtins
+
+sys.setrecursionlimit(200)
 class Service(Prefork):
     def fail(self, *args):
         if os.environ["ERROR"] == "RecursionError":
@@ -31,6 +33,8 @@ class Service(Prefork):
 
 ONE_HOOK = """
 import builtins
+
+sys.setrecursionlimit(200)
 class Service(Prefork):
     def fail(self, *args):
         if os.environ["ERROR"] == "RecursionError":
