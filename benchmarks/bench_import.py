@@ -92,15 +92,17 @@ def imports(options: Namespace) -> Iterator[Figure]:
             modules = costliest(python)
         floor = statistics.median(bare)
         added = [each - floor for each in ours]
-        figure = Figure("import.time", "ms added", added, None, version)
+        figure = Figure("import.time", "ms added", added, python=version)
         figure.notes = {"bare_ms": round(floor, 2), "costliest_ms": modules}
         yield figure.within("median", 30)
         added = [each - least for each in sizes]
-        figure = Figure("import.rss", "MiB added", added, None, version)
+        figure = Figure("import.rss", "MiB added", added, python=version)
         figure.notes = {"bare_mib": round(least, 2)}
         yield figure.within("median", 5)
         words = (f"{name} {cost:.2f}" for name, cost in modules.items())
-        print(f"python {version}, own ms of import: {', '.join(words)}", file=sys.stderr)
+        print(
+            f"python {version}, own ms of import: {', '.join(words)}", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common import (
+    KINDS,
     Figure,
     Subject,
-    both,
     main,
+    pools,
     processor_seconds,
     resident,
     switches,
@@ -33,16 +34,16 @@ def scale(options: Namespace) -> Iterator[Figure]:
         sizes.setdefault(pool.kind, []).append(resident(pool.pid))
         return processor_seconds(pool.pid), switches(pool.pid)[0]
 
-    with both(spirits=SPIRITS) as pools:
-        for pool in pools:
+    with pools(KINDS, spirits=SPIRITS) as both:
+        for pool in both:
             pool.up(SPIRITS)
-        files = len(list(Path(f"/proc/{pools[1].pid}/fd").iterdir()))
+        files = len(list(Path(f"/proc/{both[1].pid}/fd").iterdir()))
         for _ in range(intervals):
-            before = [look(pool) for pool in pools]
+            before = [look(pool) for pool in both]
             began = time.monotonic()
             time.sleep(INTERVAL)
             share = 100 / (time.monotonic() - began)
-            for pool, (used, woken) in zip(pools, before, strict=True):
+            for pool, (used, woken) in zip(both, before, strict=True):
                 used_now, woken_now = look(pool)
                 cpu.setdefault(pool.kind, []).append((used_now - used) * share)
                 wakes.setdefault(pool.kind, []).append(woken_now - woken)

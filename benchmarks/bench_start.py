@@ -12,23 +12,27 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 
-from common import KINDS, Figure, Subject, main
+from common import THREE, Figure, Subject, main
 
 
 def start(options: Namespace) -> Iterator[Figure]:
     """Start and end pools in turns."""
     for spirits, turns in ((64, 20), (500, 6)):
-        inside: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        launch: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        inside: dict[str, list[float]] = {kind: [] for kind in THREE}
+        launch: dict[str, list[float]] = {kind: [] for kind in THREE}
         for _ in range(max(3, turns // 4) if options.short else turns):
-            for kind in KINDS:
+            for kind in THREE:
                 with Subject(kind, spirits=spirits) as pool:
                     work, whole = pool.start_times(spirits)
                     inside[kind].append(work)
                     launch[kind].append(whole)
         for name, taken in (("", inside), (".launch", launch)):
             figure = Figure(
-                f"start.{spirits}{name}", "ms", taken["ghostd"], taken["floor"]
+                f"start.{spirits}{name}",
+                "ms",
+                taken["ghostd"],
+                taken["floor"],
+                bare=taken["bare"],
             )
             yield figure.ratio_within("median", 1.5)
 

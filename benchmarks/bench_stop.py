@@ -1,6 +1,7 @@
 """
-How fast a pool ends: by TERM, by QUIT, by TERM after a QUIT that nobody obeys, and by
-the commands `stop` and `restart`.
+How fast a pool ends: by signals and by commands.
+
+By TERM, by QUIT, by TERM after a QUIT that nobody obeys, by `stop` and by `restart`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from common import HERE, KINDS, Figure, Subject, ends, main, watched
+from common import ALONE, HERE, KINDS, Figure, Subject, ends, main, watched
 from subject import ASKED, BODY, READY
 
 SPIRITS = 4
@@ -58,7 +59,7 @@ class Daemon:
 
     def launch(self, command: str) -> subprocess.Popen[str]:
         """Give a command."""
-        program = [sys.executable, "-I", str(HERE / "subject.py"), command, "quiet"]
+        program = [sys.executable, *ALONE, str(HERE / "subject.py"), command, "quiet"]
         words = [f"home={self.home}", f"spirits={SPIRITS}"]
         return subprocess.Popen([*program, *words], stdout=subprocess.PIPE, text=True)
 

@@ -30,7 +30,8 @@ def tick(options: Namespace) -> Iterator[Figure]:
         with Subject("ghostd", "count", python, spirits=1) as pool:
             pool.wait(BODY)
             loops, empties = _counted(pool, LOOP), _counted(pool, EMPTY)
-            figure = Figure("tick", "ns", _counted(pool, TICK), empties, version)
+            figure = Figure("tick", "ns", _counted(pool, TICK), empties)
+        figure.python = version
         loop = sorted(loops)[BLOCKS // 2]
         # The loop around the call is in both, and flatters the tick.
         net = (figure.median - loop) / (figure.floors_median - loop)

@@ -27,13 +27,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import subject
-from subject import BODY, BEGUN, READY, RECORD
+from subject import BEGUN, BODY, READY, RECORD
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SOURCE = ROOT / "src"
 KINDS = ("floor", "ghostd")
+THREE = ("bare", *KINDS)
+"""Kinds of pools; `subject` tells what they are."""
+
+ALONE = ("-I", "-S")
+"""Python without site-packages: its .pth files may import half the library."""
+
 PATIENCE = 60.0
 """Seconds after which a benchmark gives up on what it waits for."""
 
@@ -137,7 +142,7 @@ class Subject:
     A pool that runs as a program of its own, in a session of its own.
 
     Args:
-        kind: ``floor`` or ``ghostd``.
+        kind: ``bare``, ``floor`` or ``ghostd``.
         body: the name of a function in `subject`.
         python: which Python, ours by default.
         files: soft limit of descriptors; the usual 1,024, whatever ours is.
@@ -166,7 +171,7 @@ class Subject:
         self._poll.register(self._read, select.POLLIN)
         given = {"report": write, "hold": still, "home": self.home, **options}
         words = [f"{name}={value}" for name, value in given.items()]
-        program = [python, "-I", str(HERE / "subject.py"), kind, body, *words]
+        program = [python, *ALONE, str(HERE / "subject.py"), kind, body, *words]
 
         def prepare() -> None:
             import resource
@@ -229,7 +234,7 @@ class Subject:
             until(lambda pid=pid: asleep(pid), f"{self.kind} to be idle")  # type: ignore[misc]
 
     def start_times(self, spirits: int) -> tuple[float, float]:
-        """Give the ms until all were there: since its first line of work, since exec."""
+        """Give the ms until all were there: from its first line of work, from exec."""
         _, first = self.wait(BEGUN)
         _, ready = self.wait(READY)
         self.wait_for(BODY, spirits)
@@ -258,11 +263,10 @@ class Subject:
 
 
 @contextlib.contextmanager
-def both(body: str = "idle", **options: Any) -> Iterator[tuple[Subject, Subject]]:
-    """Launch a floor and a ghostd of the same measures."""
-    with Subject("floor", body, **options) as floor:
-        with Subject("ghostd", body, **options) as ours:
-            yield floor, ours
+def pools(kinds: Iterable[str], **options: int) -> Iterator[list[Subject]]:
+    """Launch idle pools of the same measures."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Subject(kind, **options)) for kind in kinds]
 
 
 # -- figures -------------------------------------------------------------------
@@ -294,21 +298,25 @@ class Figure:
         name: benchmark, then what.
         unit: of the samples.
         samples: ghostd's.
-        floor: the floor's, taken in turns with ours; [] where there is none.
+        floor: the floor's, taken in turns with ours; none where there is none.
+        bare: the bare floor's, likewise.
         python: version, if it is not ours.
         notes: what else the line shall carry.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one fact of the figure
         self,
         name: str,
         unit: str,
         samples: list[float],
         floor: list[float] | None = None,
+        *,
+        bare: list[float] | None = None,
         python: str | None = None,
         **notes: Any,
     ) -> None:
         """Take the samples; bars are added by `within` and `ratio_within`."""
+        self.bare = statistics.median(bare) if bare else None
         self.name = name
         self.unit = unit
         self.samples = samples
@@ -361,6 +369,8 @@ class Figure:
             "floor_median": rounded(self.floors_median) if floor else None,
             "floor_worst": rounded(max(floor)) if floor else None,
             "ratio": rounded(self.median / self.floors_median) if floor else None,
+            "bare_floor_median": rounded(self.bare) if self.bare else None,
+            "bare_ratio": rounded(self.median / self.bare) if self.bare else None,
             "bar": "; ".join(bar.text for bar in self.bars) or None,
             "bars": [
                 {"bar": bar.text, "seen": rounded(bar.seen), "met": bar.met}
@@ -446,10 +456,24 @@ def main(*benchmarks: Benchmark) -> int:
     return 0
 
 
+COLUMNS = (
+    "figure",
+    "python",
+    "n",
+    "unit",
+    "median",
+    "p95",
+    "worst",
+    "floor",
+    "ratio",
+    "to bare",
+    "bar: seen",
+)
+
+
 def table(figures: list[Figure]) -> str:
     """Draw the figures for people."""
-    head = ("figure", "python", "n", "unit", "median", "p95", "worst", "floor", "ratio")
-    rows = [(*head, "bar: seen")]
+    rows = [COLUMNS]
     for figure in figures:
         ours, floor = figure.samples, figure.floor
         bars = "; ".join(
@@ -467,12 +491,10 @@ def table(figures: list[Figure]) -> str:
                 f"{max(ours):.4g}",
                 f"{figure.floors_median:.4g}" if floor else "-",
                 f"{figure.median / figure.floors_median:.3g}" if floor else "-",
+                f"{figure.median / figure.bare:.3g}" if figure.bare else "-",
                 bars or "-",
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(map(str.ljust, row, widths)).rstrip()
-        for row in rows
-    )
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

@@ -1,13 +1,16 @@
 """
-What is measured: a small pool, ghostd's or the floor's, as a program of its own.
+What is measured: a small pool, ghostd's or a floor's, as a program of its own.
 
-    subject.py floor|ghostd BODY report=FD hold=FD home=DIR spirits=N ...
+    subject.py bare|floor|ghostd BODY report=FD hold=FD home=DIR spirits=N ...
     subject.py COMMAND BODY home=DIR spirits=N ...
 
 The first form stays in the foreground and tells on *report* what happens, in records
-that carry a time of the monotonic clock. The second gives a daemon a command. It
-imports next to nothing, so that both kinds have the same heap: Python's own, the one
-asked for, and ghostd where it is ghostd.
+that carry a time of the monotonic clock. The second gives a daemon a command.
+
+The floor has the same heap as ghostd: it imports all that ghostd does, and uses none
+of it. That matters: each module makes every fork dearer, and `threading`, which comes
+with `logging`, runs code of its own in every child. "bare" is the floor without that,
+and shows what the imports alone cost.
 """
 
 from __future__ import annotations
@@ -172,10 +175,18 @@ class Floored:
 # -- the two kinds -------------------------------------------------------------
 
 
-def floor_pool(body: Callable[[Any, Options], None], options: Options) -> NoReturn:
+def floor_pool(
+    body: Callable[[Any, Options], None], options: Options, *, bare: bool
+) -> NoReturn:
     """Run the floor."""
     sys.path.insert(0, HERE)
     import floor
+
+    if not bare:
+        sys.path.insert(0, SOURCE)
+        import ctypes  # noqa: F401 - to have them is all there is to it
+
+        import ghostd.manager  # noqa: F401
 
     ghost = Floored(options.hold)
 
@@ -243,8 +254,8 @@ def main(kind: str, name: str, *words: str) -> int:
     options = Options(list(words))
     body = BODIES[name]
     heap = graph(options.heap)
-    if kind == "floor":
-        floor_pool(body, options)
+    if kind in {"bare", "floor"}:
+        floor_pool(body, options, bare=kind == "bare")
     pool = ghostd_pool(body, options)
     if kind == "ghostd":
         tell(options.report, BEGUN)
