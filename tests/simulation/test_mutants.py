@@ -26,7 +26,9 @@ SEEDS = 400
 
 def changed(settings: PoolSettings, **factors: float) -> PoolSettings:
     plain = settings.plain()
-    return PoolSettings(**plain | {name: plain[name] * f for name, f in factors.items()})
+    return PoolSettings(
+        **plain | {name: plain[name] * f for name, f in factors.items()}
+    )
 
 
 class OneTooManyLives(Pool):
@@ -112,7 +114,7 @@ class BeatsAreNotTold(Pool):
 class KillsTheDead(Pool):
     def _on_exited(self, event: Exited, now: float) -> None:
         super()._on_exited(event, now)
-        self._outbox.append(Kill(event.pid))
+        self._tale.add(Kill(event.pid))
 
 
 class KillsTooEarly(Pool):
@@ -130,7 +132,7 @@ class KillsAgainAndAgain(Pool):
 class QuitsTwice(Pool):
     def _dismiss(self, member: Member, now: float) -> None:
         super()._dismiss(member, now)
-        self._outbox.append(Quit(member.pid))
+        self._tale.add(Quit(member.pid))
 
 
 class QuitsThoseWhoSayFarewell(Pool):
@@ -236,7 +238,8 @@ class NoBurst(Pool):
             taken: set[int] = set()
             for _ in range(missing):
                 taken.add(self._free_slot(taken))
-            self._outbox += [Spawn(slot, self.generation) for slot in sorted(taken)]
+            for slot in sorted(taken):
+                self._tale.add(Spawn(slot, self.generation))
 
 
 class EverybodyIsTheFirst(Pool):
@@ -254,7 +257,7 @@ class ReadyAtTheFirstBeat(Pool):
     def _judge_boot(self, now: float) -> None:
         if self._proven and not self._booted:
             self._booted = True
-            self._outbox.append(Ready())
+            self._tale.add(Ready())
         super()._judge_boot(now)
 
 

@@ -91,7 +91,7 @@ class Member:
         return self.born if self.beat is None else self.beat
 
     def shift(self, seconds: float, now: float) -> None:
-        """Move every stamp later, as if *seconds* had not passed, but not beyond now."""
+        """Move every stamp later, as if *seconds* had not passed; none beyond now."""
         self.born = min(self.born + seconds, now)
         if self.beat is not None:
             self.beat = min(self.beat + seconds, now)

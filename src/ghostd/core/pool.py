@@ -23,20 +23,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, assert_never
 
-from ghostd.core.actions import (
-    DEBUG,
-    ERROR,
-    FATAL,
-    INFO,
-    WARN,
-    Action,
-    Call,
-    Kill,
-    Quit,
-    Ready,
-    Say,
-    Spawn,
-)
+from ghostd.core.actions import Action, Ready, Spawn
 from ghostd.core.brake import SHORT_LIFE, Brake
 from ghostd.core.events import (
     Beat,
@@ -53,6 +40,7 @@ from ghostd.core.events import (
     TimeLost,
 )
 from ghostd.core.member import Member
+from ghostd.core.tale import Tale
 from ghostd.settings import PoolSettings
 
 BURST = 16
@@ -104,7 +92,7 @@ class Pool:
         self._amnesty = now
         self._abandoned = False
         self._hurry = True
-        self._outbox: list[Action] = []
+        self._tale = Tale()
 
     # -- what others may ask ---------------------------------------------------
 
@@ -116,7 +104,7 @@ class Pool:
     @property
     def over(self) -> bool:
         """Tell whether the shutdown is complete and everything has been told."""
-        if self.stopping is None or self._outbox:
+        if self.stopping is None or self._tale:
             return False
         return all(self._undying(member) for member in self.members.values())
 
@@ -159,21 +147,14 @@ class Pool:
     def _on_spawned(self, event: Spawned, now: float) -> None:
         self.members[event.pid] = Member(event.pid, event.slot, event.generation, now)
         self.fork_brake.forget()
-        self._say(INFO, "spirit.spawned", f"Spirit {event.pid} started", event.pid)
-        self._call("spawn", event.pid)
+        self._tale.spawned(event.pid)
 
     def _on_spawn_failed(self, event: SpawnFailed, now: float) -> None:
         # What fails in one turn, however often, is one failure.
         if not self.fork_brake.holds(now):
             self.fork_brake.strike(now)
         pause = self.fork_brake.until - now
-        self._say(
-            ERROR,
-            "fork.failed",
-            f"Cannot start a spirit: {event.reason}; next try in {pause:.1f} seconds",
-            reason=event.reason,
-            pause=pause,
-        )
+        self._tale.fork_failed(event.reason, pause)
 
     def _on_beat(self, event: Beat, now: float) -> None:
         member = self.members.get(event.pid)
@@ -187,10 +168,8 @@ class Pool:
         member.beat = max(at, member.heard)
         if first:
             self._proven.add(member.slot)
-            self._say(
-                DEBUG, "spirit.healthy", f"Spirit {event.pid} is healthy", event.pid
-            )
-        self._call("heartbeat", event.pid)
+            self._tale.healthy(event.pid)
+        self._tale.call("heartbeat", event.pid)
 
     def _on_farewell(self, event: Farewell, now: float) -> None:
         member = self.members.get(event.pid)
@@ -201,9 +180,7 @@ class Pool:
             self._on_beat(Beat(event.pid, event.at), now)
         if member.active:
             member.left_at = now
-            self._say(
-                DEBUG, "spirit.leaving", f"Spirit {event.pid} has finished", event.pid
-            )
+            self._tale.finished(event.pid)
 
     def _on_exited(self, event: Exited, now: float) -> None:
         member = self.members.pop(event.pid, None)
@@ -211,11 +188,8 @@ class Pool:
             return
         pid, words = event.pid, event.words
         if not event.clean and member.killed_at is None:
-            self._say(
-                ERROR, "spirit.died", f"Spirit {pid} died: {words}", pid, how=words
-            )
-        self._say(INFO, "spirit.reaped", f"Spirit {pid} stopped", pid, how=words)
-        self._call("reap", pid)
+            self._tale.died(pid, words)
+        self._tale.reaped(pid, words)
         if self.stopping is not None or (member.told and not member.silent):
             return
         if event.foreign and self._proven:
@@ -234,38 +208,26 @@ class Pool:
             self._slow_down(f"spirit {event.pid} died before its first beat", now)
         else:
             # Nothing of this daemon has ever worked: no use in trying on.
-            self._say(
-                ERROR,
-                "spirit.too_early",
-                f"Spirit {event.pid} stopped too early, shutting down",
-                event.pid,
-                how=event.words,
-            )
+            self._tale.too_early(event.pid, event.words)
             self._give_up(reason)
 
     def _on_stop(self, event: Stop) -> None:
         harder = self.stopping is not None and self.stopping.graceful
         if self.stopping is None or (harder and not event.graceful):
             self.stopping = event
-            self._call("finish", event.graceful)
+            self._tale.call("finish", event.graceful)
 
     def _on_resize(self, wanted: int) -> None:
         wanted = max(0, wanted)
         if wanted == self.wanted or self.stopping is not None:
             return
-        event = "pool.grown" if wanted > self.wanted else "pool.shrunk"
-        self._say(INFO, event, f"Pool size {self.wanted} -> {wanted}", spirits=wanted)
+        self._tale.resized(self.wanted, wanted)
         self.wanted = wanted
 
     def _on_reload(self) -> None:
         if self.stopping is None:
             self.generation += 1
-            self._say(
-                INFO,
-                "pool.reloading",
-                f"Replacing {len(self.members)} spirits, one after another",
-                generation=self.generation,
-            )
+            self._tale.reloading(len(self.members), self.generation)
 
     def _on_time_lost(self, event: TimeLost, now: float) -> None:
         # Nobody can be blamed for time in which the manager could not listen, or in
@@ -274,13 +236,7 @@ class Pool:
         for member in self.members.values():
             member.shift(event.seconds, now)
         self._amnesty = now + self.settings.heartbeat_interval
-        self._say(
-            WARN,
-            "manager.late",
-            f"Manager was held up for {event.seconds:.1f} seconds; "
-            "no spirit is blamed for it",
-            seconds=event.seconds,
-        )
+        self._tale.late(event.seconds)
 
     # -- what to do about it ---------------------------------------------------
 
@@ -301,8 +257,7 @@ class Pool:
         else:
             self._retire(now)
             self._refill(now)
-        actions, self._outbox = self._outbox, []
-        return actions
+        return self._tale.take()
 
     def _judge(self, now: float) -> None:
         """Dismiss the silent; kill those that have been leaving for too long."""
@@ -318,14 +273,8 @@ class Pool:
 
     def _dismiss_silent(self, member: Member, now: float) -> None:
         member.silent = True
-        self._say(
-            ERROR,
-            "spirit.hung",
-            f"Spirit {member.pid} has no heartbeat "
-            f"({self.settings.heartbeat_timeout:g} seconds), restarting",
-            member.pid,
-            silent=now - member.heard,
-        )
+        timeout = self.settings.heartbeat_timeout
+        self._tale.hung(member.pid, timeout, now - member.heard)
         self._dismiss(member, now)
 
     def _judge_boot(self, now: float) -> None:
@@ -333,13 +282,13 @@ class Pool:
             return
         if len(self._proven) >= self.wanted:
             self._booted = True
-            self._outbox.append(Ready())
+            self._tale.add(Ready())
         elif self._boot_deadline is not None and now >= self._boot_deadline:
             self._booted = True
             if self._boot_death:
                 self._give_up(self._boot_death)
             else:
-                self._outbox.append(Ready())
+                self._tale.add(Ready())
 
     def _shut_down(self, now: float) -> None:
         graceful = self.stopping is not None and self.stopping.graceful
@@ -353,7 +302,7 @@ class Pool:
             self._abandoned = True
             words = f"Spirits {undying} do not die: the kernel holds them"
             self.failure = self.failure or words
-            self._say(FATAL, "spirit.undying", words, pids=undying)
+            self._tale.undying(words, undying)
 
     def _retire(self, now: float) -> None:
         """Dismiss who is one too many, then who is old and already replaced."""
@@ -405,7 +354,7 @@ class Pool:
         for _ in range(births):
             slot = self._free_slot(taken)
             taken.add(slot)
-            self._outbox.append(Spawn(slot, self.generation))
+            self._tale.add(Spawn(slot, self.generation))
 
     def next_deadline(self) -> float | None:
         """
@@ -418,7 +367,7 @@ class Pool:
         Source: the seed counts heartbeat_interval + heartbeat_timeout from the last
         beat, so that a beat may be late by one whole interval.
         """
-        if self._hurry or self._outbox:
+        if self._hurry or self._tale:
             return self._now
         due = min(self._dues(), default=None)
         if self.stopping is None:
@@ -493,51 +442,22 @@ class Pool:
     def _dismiss(self, member: Member, now: float) -> None:
         member.left_at = now
         member.told = True
-        self._say(
-            INFO,
-            "spirit.leaving",
-            f"Stopping spirit {member.pid} gracefully "
-            f"({self.settings.graceful_timeout:g} seconds)",
-            member.pid,
-        )
-        self._outbox.append(Quit(member.pid))
+        self._tale.quit(member.pid, self.settings.graceful_timeout)
 
     def _kill(self, member: Member, now: float) -> None:
         member.killed_at = now
         if member.left_at is None:
             member.left_at = now
-        self._say(
-            WARN,
-            "spirit.killed",
-            f"Stopping spirit {member.pid} immediately",
-            member.pid,
-        )
-        self._outbox.append(Kill(member.pid))
+        self._tale.kill(member.pid)
 
     def _slow_down(self, cause: str, now: float) -> None:
         pause = self.brake.strike(now)
         if pause:
-            self._say(
-                WARN,
-                "pool.braked",
-                f"Spirits end too soon ({cause}); next start in {pause:.1f} seconds",
-                pause=pause,
-                strikes=self.brake.strikes,
-            )
+            self._tale.braked(cause, pause)
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason
         self._on_stop(Stop(graceful=False))
-
-    def _call(self, hook: str, *args: object) -> None:
-        self._outbox.append(Call(hook, args))
-
-    def _say(
-        self, level: str, event: str, text: str, pid: int | None = None, **fields: Any
-    ) -> None:
-        if pid is not None:
-            fields["pid"] = pid
-        self._outbox.append(Say(level, event, text, fields))
 
     # -- plain data ------------------------------------------------------------
 
