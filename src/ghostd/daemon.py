@@ -23,7 +23,7 @@ from ghostd.errors import GhostError, Interrupted, StartError
 from ghostd.logs import Log, open_log
 from ghostd.settings import GhostSettings
 from ghostd.spirit import HasFileno, Outside, Spirit
-from ghostd.unix import daemonize, fork, privilege, terminal
+from ghostd.unix import daemonize, death, fork, privilege, terminal
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.privilege import Identity
@@ -193,6 +193,8 @@ class Daemon:
             owner = None if identity is None else (identity.uid, identity.gid)
             stream = sys.stderr if foreground else None
             self._log = open_log(self.settings, foreground=stream, owner=owner)
+            if identity is not None:
+                load_late_modules()
             privilege.drop(identity)
             self.inbox.open()
         except BaseException:
@@ -281,6 +283,19 @@ class Daemon:
                     return self.spirit.ok
                 fork.drain(fd)
         return self.spirit.ok
+
+
+def load_late_modules() -> None:
+    """
+    Import now what Python imports late, for its tracebacks and for `death.arm`.
+
+    The user that we become may not enter the folder it lies in, such as root's home.
+    """
+    death.prepare()
+    try:
+        raise GhostError  # noqa: TRY301 - for its traceback
+    except GhostError:
+        traceback.format_exc()
 
 
 def say(error: BaseException) -> str:

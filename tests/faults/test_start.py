@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import ghostd
 from ghostd.testing import Daemon
 from ghostd.testing.daemon import Foreground
 from tests.faults import kit
@@ -250,5 +252,55 @@ class Service(Prefork):
         ended = d.ctrl("start")
 
         assert ended.returncode == 1
-        assert f"user {kit.STRANGER} cannot" in ended.stderr
+        assert f"RuntimeError: user {kit.STRANGER} cannot" in ended.stderr
+        assert "Traceback" in ended.stderr
+        assert "Traceback" in d.log_text()
+        assert not d.log_lines("lost")
         assert not kit.leftovers(d)
+
+
+def test_a_user_who_cannot_read_pythons_folder_has_the_same_daemon() -> None:
+    """The interpreter may lie in root's home; a copy of it surely does here."""
+    body = """
+class Service(Prefork):
+    def spirit(self):
+        self.tick()
+        try:
+            os.listdir(HERE + "/private")
+        except PermissionError:
+            self.log.info("cannot enter")
+        while self.tick():
+            self.wait(0.5)
+            if os.path.exists(HERE + "/fail"):
+                raise RuntimeError("on purpose")
+"""
+    with kit.service(body, user=kit.STRANGER, group=kit.STRANGER, spirits=1) as d:
+        private = d.folder / "private"
+        private.mkdir(mode=0o700)
+        library = private / "python"
+        shutil.copytree(
+            os.path.dirname(os.__file__),
+            library,
+            ignore=shutil.ignore_patterns(
+                "site-packages", "test", "idlelib", "lib2to3"
+            ),
+        )
+        code = (
+            f"import sys; sys.path[:] = [{str(library)!r}, {str(library)!r} + "
+            f"'/lib-dynload', {source()!r}]; sys.argv = [{str(d.script)!r}, 'start'];"
+            "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+        )
+        ended = d.run(sys.executable, "-S", "-c", code)
+        assert ended.returncode == 0, ended.stderr
+        d.wait_for_line("cannot enter")
+        assert kit.status(d.spirits[0])["Threads"] == "1", "no PDEATHSIG, but a watch"
+        d.wait_for(kit.healthy(d, 1))
+        (d.folder / "fail").touch()
+        d.wait_for_line("failed: RuntimeError: on purpose")
+
+        assert "\n    Traceback" in d.log_text()
+        assert not d.log_lines("lost")
+
+
+def source() -> str:
+    return os.path.dirname(os.path.dirname(ghostd.__file__))
