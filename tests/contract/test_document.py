@@ -12,10 +12,10 @@ import signal
 import time
 
 import pytest
+from tests.process.scripts import ghost, pool
 
 from ghostd import Ghost, Prefork
 from ghostd.testing import Daemon
-from tests.process.scripts import ghost, pool
 
 HEAD = """
 import os, sys, signal, time
@@ -261,7 +261,7 @@ def test_tick_outside_a_spirit_sends_nothing() -> None:
     assert fresh.tick(True) == fresh.ok
 
 
-# -- MANAGER SIGNALS, SPIRIT SIGNALS: tests/process/test_signals.py has them in depth --------
+# -- MANAGER SIGNALS, SPIRIT SIGNALS: tests/process/test_signals.py has them in depth --
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -474,7 +474,7 @@ def test_example_prefork_ioloop_with_an_event_loop_made_in_init() -> None:
         assert not d.log_lines("[error]")
 
 
-# -- what the base class promises -----------------------------------------------------------
+# -- what the base class promises ------------------------------------------------------
 
 
 def test_base_class_life_of_a_plain_daemon() -> None:

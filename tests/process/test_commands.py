@@ -10,9 +10,9 @@ import sys
 import time
 
 import pytest
+from tests.process.scripts import ghost, pool
 
 from ghostd.testing import Daemon
-from tests.process.scripts import ghost, pool
 
 BOTH = pytest.mark.parametrize("script", [pool(), ghost()], ids=["Prefork", "Ghost"])
 
@@ -298,7 +298,7 @@ def test_stop_may_be_asked_for_twice_at_once() -> None:
         assert {one.stdout, two.stdout} == {f"Stopped {pid}\n"}
 
 
-# -- who else uses these words ----------------------------------------------------------
+# -- who else uses these words ---------------------------------------------------------
 
 
 def test_the_methods_return_what_they_say() -> None:

@@ -9,9 +9,9 @@ import subprocess
 import time
 
 import pytest
+from tests.process.scripts import ghost, pool
 
 from ghostd.testing import Daemon
-from tests.process.scripts import ghost, pool
 
 
 def failed(script: str, *words: str, how: str = "start") -> str:

@@ -6,9 +6,9 @@ import re
 import signal
 
 import pytest
+from tests.process.scripts import ghost, pool
 
 from ghostd.testing import Daemon
-from tests.process.scripts import ghost, pool
 
 TELLING = """
 def tell(self, *words):
@@ -125,6 +125,8 @@ RAISED = {
     "unprintable": "raise Unprintable",
 }
 
+POOL_HOOKS = ("spawn", "heartbeat", "reap", "finish", "hangup", "cleanup")
+
 UNPRINTABLE = """
 class Unprintable(Exception):
     def __str__(self):
@@ -136,8 +138,7 @@ class Unprintable(Exception):
 def test_a_hook_that_raises_is_logged_and_the_loop_goes_on(what: str) -> None:
     """U1: every pool hook, every kind of exception, all in one daemon."""
     members = "\n".join(
-        f"def {name}(self, *args):\n    {RAISED[what]}\n"
-        for name in ("spawn", "heartbeat", "reap", "finish", "hangup", "cleanup")
+        f"def {name}(self, *args):\n    {RAISED[what]}\n" for name in POOL_HOOKS
     )
     waitup = """
     def waitup(self):
@@ -152,7 +153,7 @@ def test_a_hook_that_raises_is_logged_and_the_loop_goes_on(what: str) -> None:
         d.wait_for(lambda: d.healthy == 2 and killed not in d.spirits)
         d.stop()
         assert d.endings[pid] == 0
-        for name in "spawn heartbeat reap finish hangup waitup cleanup".split():
+        for name in (*POOL_HOOKS, "waitup"):
             assert d.log_lines("[error]", f"Hook {name} failed: "), name
         assert d.log_text().count("Traceback") >= 7
         if what not in ("RecursionError", "unprintable"):

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.process.scripts import ghost, pool
 
 from ghostd.testing import Daemon
-from tests.process.scripts import ghost, pool
 
 LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{5}\] \[(\d+)\] \[(\w+)\] (.*)")
 
@@ -166,15 +166,15 @@ def test_a_syslog_service_that_stops_reading_hangs_nobody() -> None:
             self.log.info("talkative")
     """
     script = pool(members, head=SYSLOG).replace("logfile='d.log', ", "")
-    with Daemon(script) as d:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as service:
-            service.bind(str(d.folder / "dev-log"))
-            d.start()
-            killed = d.kill_spirit()
-            d.wait_for(lambda: len(d.spirits) == 2 and killed not in d.spirits)
-            began = time.monotonic()
-            d.stop()
-            assert time.monotonic() - began < 5
+    unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with Daemon(script) as d, unix as service:
+        service.bind(str(d.folder / "dev-log"))
+        d.start()
+        killed = d.kill_spirit()
+        d.wait_for(lambda: len(d.spirits) == 2 and killed not in d.spirits)
+        began = time.monotonic()
+        d.stop()
+        assert time.monotonic() - began < 5
 
 
 @pytest.mark.root

@@ -6,9 +6,9 @@ import signal
 import time
 
 import pytest
+from tests.process.scripts import pool
 
 from ghostd.testing import Daemon
-from tests.process.scripts import pool
 
 TICKING = """
 def spirit(self):

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.process.scripts import pool
 
 from ghostd.testing import Daemon
-from tests.process.scripts import pool
 
 
 def test_a_killed_spirit_is_replaced_at_once() -> None:
@@ -187,7 +187,7 @@ def test_tick_sends_one_beat_per_interval_however_often_it_is_called() -> None:
         assert time.monotonic() - began > 0.7
 
 
-# -- farewell --------------------------------------------------------------------------------
+# -- farewell --------------------------------------------------------------------------
 
 
 def test_a_farewell_starts_the_replacement_at_once_and_sends_no_quit() -> None:
@@ -238,7 +238,7 @@ def test_without_spare_the_replacement_waits_for_the_old_one() -> None:
         assert most == 2
 
 
-# -- waiting ----------------------------------------------------------------------------------
+# -- waiting ---------------------------------------------------------------------------
 
 
 def test_wait_ends_early_on_quit_and_sleeps_otherwise() -> None:
@@ -290,7 +290,7 @@ def test_sleep_ignores_quit_but_the_next_tick_does_not() -> None:
         assert not d.log_lines("immediately")
 
 
-# -- reload -------------------------------------------------------------------------------------
+# -- reload ----------------------------------------------------------------------------
 
 
 def test_reload_replaces_all_and_never_has_fewer_than_wanted() -> None:
@@ -356,7 +356,7 @@ def test_a_reload_that_cannot_work_keeps_the_old_ones() -> None:
         assert not d.log_lines("gracefully")
 
 
-# -- places -------------------------------------------------------------------------------------
+# -- places ----------------------------------------------------------------------------
 
 
 def test_a_replacement_inherits_the_lowest_free_place() -> None:
@@ -391,7 +391,7 @@ def test_spirits_auto_are_the_processors_of_this_process() -> None:
         assert d.healthy == 1
 
 
-# -- the brake --------------------------------------------------------------------------------
+# -- the brake -------------------------------------------------------------------------
 
 
 def test_bodies_that_return_at_once_are_slowed_down() -> None:

@@ -6,10 +6,10 @@ import signal
 import time
 
 import pytest
+from tests.process.scripts import ghost, pool
 
 from ghostd import daemon, manager
 from ghostd.testing import Daemon
-from tests.process.scripts import ghost, pool
 
 HOOKED = """
 def hangup(self):
@@ -40,7 +40,7 @@ def ended(d: Daemon, pid: int) -> int:
     return d.endings[pid]
 
 
-# -- the manager -------------------------------------------------------------------------
+# -- the manager -----------------------------------------------------------------------
 
 TESTED = {
     "SIGINT": "test_int_and_term_are_immediate",
@@ -342,7 +342,7 @@ def test_a_spirit_that_floods_its_lifeline_keeps_nobody_from_the_signals() -> No
         assert time.monotonic() - began < 5
 
 
-# -- a spirit ------------------------------------------------------------------------------
+# -- a spirit --------------------------------------------------------------------------
 
 
 def test_quit_to_a_spirit_is_graceful_and_it_is_replaced() -> None:
@@ -421,7 +421,7 @@ def test_a_handler_of_the_launchers_does_not_live_on_in_a_spirit() -> None:
         assert not d.log_lines("exit code 99")
 
 
-# -- a plain ghost ---------------------------------------------------------------------------
+# -- a plain ghost ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGQUIT"])

@@ -21,7 +21,7 @@ class Unprintable(Exception):
 @pytest.fixture
 def log() -> tuple[Log, io.StringIO]:
     stream = io.StringIO()
-    logger = logging.Logger("ghostd.test")
+    logger = logging.Logger("ghostd.test")  # noqa: LOG001
     logger.addHandler(StreamTarget(stream))
     return Log(logger), stream
 

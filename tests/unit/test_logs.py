@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ghostd import Ghost, LogError, targets
-from ghostd.logs import Log, open_log
 from tests.helpers import NOBODY, in_child
+
+from ghostd import Ghost, LogError, settings, targets
+from ghostd.logs import Log, open_log
 
 LINE = re.compile(
     r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.(\d{5})\] \[(\d+)\] \[([a-z]+)\] (.*)"
 )
-LEVELS = "trace debug info notice warn error fatal alert emerg".split()
+LEVELS = list(settings.LEVELS)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_exceptions_bring_their_traceback(log: Log, path: Path) -> None:
         1 / 0  # noqa: B018
     except ZeroDivisionError:
         log.exception("it %s", "broke")
-        log.warn("again", exc_info=True)
+        log.warning("again", exc_info=True)
         log.info("where", stack_info=True)
     text = path.read_text()
     assert text.count("ZeroDivisionError") == 2
@@ -168,7 +168,7 @@ def test_no_text_can_look_like_another_line(log: Log, path: Path, evil: str) -> 
     """F21."""
     log.info(evil)
     log.info("%s", evil)
-    log.info("a", evil)
+    log.info("a", evil)  # noqa: PLE1205
     raw = path.read_bytes()
     text = raw.decode("utf-8")
     starts = [line for line in text.split("\n") if line.startswith("[")]
@@ -183,7 +183,7 @@ def test_no_text_can_look_like_another_line(log: Log, path: Path, evil: str) -> 
 @given(st.text())
 def test_any_text_is_one_record(text: str) -> None:
     stream = io.StringIO()
-    logger = logging.Logger("x")
+    logger = logging.Logger("x")  # noqa: LOG001
     logger.addHandler(targets.StreamTarget(stream))
     Log(logger).info(text)
     written = stream.getvalue()
@@ -432,7 +432,7 @@ def test_a_duck_is_a_logger() -> None:
     ]
     assert duck.said[0] == ("debug", "a trace")
     try:
-        raise ValueError("quack")
+        raise ValueError("quack")  # noqa: TRY301
     except ValueError:
         log.exception("it")
     assert "ValueError: quack" in duck.said[-1][1]
@@ -441,7 +441,7 @@ def test_a_duck_is_a_logger() -> None:
 def test_a_level_of_a_duck() -> None:
     duck = DuckLogger()
     log = opened(logger=duck, loglevel="error")
-    log.warn("no")
+    log.warning("no")
     log.error("yes")
     assert duck.said == [("error", "yes")]
     log.reopen()
@@ -478,7 +478,7 @@ def test_a_standard_logger_gets_extra_and_the_callers_place() -> None:
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    logger = logging.Logger("users.own")
+    logger = logging.Logger("users.own")  # noqa: LOG001
     logger.addHandler(Keep())
     for target in (logger, logging.LoggerAdapter(logger, {})):
         log = opened(logger=target)
@@ -501,10 +501,11 @@ def test_a_logger_wins_over_handle_and_file(path: Path) -> None:
     assert not path.exists()
 
 
-# -- the standard library's logging -------------------------------------------------------
+# -- the standard library's logging ----------------------------------------------------
 
 
-def test_logging_of_user_code_lands_in_the_same_place(log: Log, path: Path) -> None:
+@pytest.mark.usefixtures("log")
+def test_logging_of_user_code_lands_in_the_same_place(path: Path) -> None:
     logging.getLogger("ghostd.unit").warning("from %s", "logging")
     logging.getLogger("ghostd.unit.part").error("from below")
     logging.getLogger("ghostd.unit").log(35, "between warn and error")
@@ -520,7 +521,7 @@ def test_lines_are_not_written_a_second_time_by_the_root_logger(log: Log) -> Non
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     logging.getLogger().addHandler(handler)
-    log.warn("once")
+    log.warning("once")
     logging.getLogger().removeHandler(handler)
     assert stream.getvalue() == ""
 
@@ -553,7 +554,7 @@ def test_extra_and_the_callers_place_reach_other_handlers(log: Log) -> None:
     assert json.dumps({"message": records[0].getMessage()})
 
 
-# -- syslog ------------------------------------------------------------------------------
+# -- syslog ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -669,7 +670,7 @@ def test_no_service_at_all_costs_lines_only(service: Path) -> None:
     log.close()
 
 
-# -- without losing anything to signals -----------------------------------------------------
+# -- without losing anything to signals ------------------------------------------------
 
 
 def test_signals_in_the_middle_of_lines(log: Log, path: Path) -> None:

@@ -199,7 +199,10 @@ class Daemon:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._nanny = subprocess.Popen(  # noqa: S603 - ours
-                [sys.executable, "-I", "-S", nanny.__file__, str(theirs.fileno())],
+                [
+                    *(sys.executable, "-I", "-S", nanny.__file__),
+                    *(str(theirs.fileno()), str(self.folder)),
+                ],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )

@@ -4,8 +4,8 @@ The nanny: the process under which `Daemon` runs everything, so nothing can esca
 It is a *child subreaper*: whoever forks, leads a session of its own and loses its
 parent becomes a child of the nanny, and of nobody else. It starts what it is told,
 reaps whoever dies below it, and ends all of them when it is told so, or when the test
-that started it is gone, however that died. It is run as a program of its own, by
-``python -I -S nanny.py FD``, and must not import ghostd.
+that started it is gone, however that died; then it removes the folder. It is run as a
+program of its own, by ``python -I -S nanny.py FD FOLDER``, and must not import ghostd.
 
 Messages are JSON on a socket that keeps them apart, one answer for each request.
 """
@@ -17,6 +17,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -159,3 +160,5 @@ class Nanny:
 
 if __name__ == "__main__":
     Nanny(socket.socket(fileno=int(sys.argv[1]))).serve()
+    # A test that was killed cannot clean up.
+    shutil.rmtree(sys.argv[2], ignore_errors=True)

@@ -68,7 +68,7 @@ def test_signals_in_words(name: str) -> None:
     number = getattr(signal, name, None)
     if number is None:
         pytest.skip("no such signal here")
-    if number in (signal.SIGKILL,):
+    if number == signal.SIGKILL:
         ended = end_of(lambda: os.kill(os.getpid(), number))
     else:
         ended = end_of(lambda: die_of(number))

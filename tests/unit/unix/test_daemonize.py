@@ -98,7 +98,7 @@ def test_words_that_come_in_pieces_are_put_together(line: tuple[int, Report]) ->
 
     def speak() -> None:
         for byte in b"pid 77\0failed so \xc3\xa4 it is\0":
-            os.write(report._fd, bytes([byte]))
+            os.write(report._fd, bytes([byte]))  # noqa: SLF001
 
     speak()
     report.close()
@@ -183,7 +183,7 @@ def test_inherited_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "2", set()),
         ("me", "-1", set()),
         ("me", "abc", set()),
-        ("me", "١", set()),
+        ("me", "١", set()),  # noqa: RUF001
         ("me", "10000000", set()),
         ("me", None, set()),
         (None, "2", set()),

@@ -125,7 +125,7 @@ def test_private_descriptors_are_closed_in_any_child(door: str) -> None:
     fork.keep_private(*private)
 
     def look() -> tuple[list[bool], bool, int]:
-        return [is_open(fd) for fd in private], is_open(public), len(fork._private)
+        return [is_open(fd) for fd in private], is_open(public), len(fork._private)  # noqa: SLF001
 
     try:
         if door == "os.fork":
@@ -159,8 +159,8 @@ def test_disowned_and_closed_numbers_are_not_closed_again() -> None:
 
 
 def test_many_private_descriptors_are_closed_in_runs() -> None:
-    assert fork._runs({3, 4, 5, 9, 11, 12}) == [(3, 6), (9, 10), (11, 13)]
-    assert fork._runs(()) == []
+    assert fork._runs({3, 4, 5, 9, 11, 12}) == [(3, 6), (9, 10), (11, 13)]  # noqa: SLF001
+    assert fork._runs(()) == []  # noqa: SLF001
 
 
 def test_pipes_are_private_to_this_program_and_never_block() -> None:
@@ -171,7 +171,7 @@ def test_pipes_are_private_to_this_program_and_never_block() -> None:
         assert fork.drain(read) == b""
         assert os.write(write, b"abc") == 3
         assert fork.drain(read) == b"abc"
-        with pytest.raises(BlockingIOError):
+        with pytest.raises(BlockingIOError):  # noqa: PT012
             while True:
                 os.write(write, b"x" * 65536)
     finally:

@@ -170,7 +170,7 @@ def test_words_without_end_are_not_collected_without_end(
     for _ in range(100):
         os.write(far_end.fd, b"y" * 30_000)
         lifeline.read()
-    assert len(lifeline._words) < LONGEST_WORDS + 70_000
+    assert len(lifeline._words) < LONGEST_WORDS + 70_000  # noqa: SLF001
     assert len(lifeline.last_words) == LONGEST_WORDS
 
 

@@ -134,7 +134,7 @@ def test_everything_is_given_back() -> None:
         def later(number: int, _frame: object) -> None:
             """Be adopted."""
 
-        read, write = os.pipe()
+        _, write = os.pipe()
         os.set_blocking(write, False)
         signal.signal(TERM, old)
         signal.signal(USR1, signal.SIG_IGN)

@@ -51,7 +51,7 @@ def test_without_affinity_the_machine_counts(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_tightest_quota_above_us_binds(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
-    ratio = processors._ratio_v2
+    ratio = processors._ratio_v2  # noqa: SLF001
     assert ratio(str(tmp_path), "/a/b") == float("inf")
     (tmp_path / "a" / "b" / "cpu.max").write_text("max 100000\n")
     (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
@@ -62,7 +62,7 @@ def test_the_tightest_quota_above_us_binds(tmp_path: Path) -> None:
 
 def test_the_older_control_groups_are_read_too(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    ratio = processors._ratio_v1
+    ratio = processors._ratio_v1  # noqa: SLF001
     assert ratio(str(tmp_path), "/a") == float("inf")
     (tmp_path / "cpu.cfs_quota_us").write_text("200000\n")
     (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
@@ -119,7 +119,8 @@ def test_term_can_be_forced(bare: pytest.MonkeyPatch) -> None:
     assert container.meaning_of_term("graceful") == Term(True, "term=graceful")
 
 
-def test_term_is_at_once_on_a_bare_machine(bare: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("bare")
+def test_term_is_at_once_on_a_bare_machine() -> None:
     assert not container.meaning_of_term("auto").graceful
 
 
