@@ -122,7 +122,9 @@ class Storm(RuleBasedStateMachine):
 
     @rule(rate=st.sampled_from([0.0, 1.0]))
     def mix(self, rate: float) -> None:
-        mixed = {"doubled": rate, "shuffled": rate, "reused": rate, "rebirths": rate}
+        mixed = dict.fromkeys(("doubled", "shuffled", "reused"), rate)
+        # Not 1: a manager that executes itself anew in every turn does nothing else.
+        mixed["rebirths"] = rate / 2
         self.world.faults = Faults(**self.world.faults.plain() | mixed)
 
     def _pid(self, nth: int) -> int:
@@ -138,7 +140,7 @@ class Storm(RuleBasedStateMachine):
 
 TestStorm = Storm.TestCase
 TestStorm.settings = settings(
-    max_examples=250,
+    max_examples=400,
     stateful_step_count=40,
     derandomize=True,
     deadline=None,

@@ -8,13 +8,14 @@ pool survives must catch it, and by the name of the rule that it breaks.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Spawn
 from ghostd.core.brake import Brake
-from ghostd.core.events import Exited, Farewell, SpawnFailed, Stop, TimeLost
+from ghostd.core.events import Beat, Exited, Farewell, SpawnFailed, Stop, TimeLost
 from ghostd.core.member import Member
 from ghostd.core.pool import Pool
 from ghostd.settings import PoolSettings
@@ -85,30 +86,28 @@ class ForksWithoutPause(Pool):
         self.fork_brake.forget()
 
 
+def is_call(action: Action, hook: str) -> bool:
+    return isinstance(action, Call) and action.hook == hook
+
+
 class NobodyIsReaped(Pool):
-    def _call(self, hook: str, *args: object) -> None:
-        if hook != "reap":
-            super()._call(hook, *args)
+    def plan(self, now: float) -> list[Action]:
+        return [a for a in super().plan(now) if not is_call(a, "reap")]
 
 
 class EverybodyIsReapedTwice(Pool):
-    def _call(self, hook: str, *args: object) -> None:
-        super()._call(hook, *args)
-        if hook == "reap":
-            super()._call(hook, *args)
+    def plan(self, now: float) -> list[Action]:
+        return [b for a in super().plan(now) for b in [a] * (1 + is_call(a, "reap"))]
 
 
 class BirthsAreToldTwice(Pool):
-    def _call(self, hook: str, *args: object) -> None:
-        super()._call(hook, *args)
-        if hook == "spawn":
-            super()._call(hook, *args)
+    def plan(self, now: float) -> list[Action]:
+        return [b for a in super().plan(now) for b in [a] * (1 + is_call(a, "spawn"))]
 
 
 class BeatsAreNotTold(Pool):
-    def _call(self, hook: str, *args: object) -> None:
-        if hook != "heartbeat":
-            super()._call(hook, *args)
+    def plan(self, now: float) -> list[Action]:
+        return [a for a in super().plan(now) if not is_call(a, "heartbeat")]
 
 
 class KillsTheDead(Pool):
@@ -130,9 +129,9 @@ class KillsAgainAndAgain(Pool):
 
 
 class QuitsTwice(Pool):
-    def _dismiss(self, member: Member, now: float) -> None:
-        super()._dismiss(member, now)
-        self._tale.add(Quit(member.pid))
+    def plan(self, now: float) -> list[Action]:
+        actions = super().plan(now)
+        return actions + [a for a in actions if isinstance(a, Quit)]
 
 
 class QuitsThoseWhoSayFarewell(Pool):
@@ -182,7 +181,7 @@ class SparesTheLeaving(Pool):
 class FinishesAgain(Pool):
     def _on_stop(self, event: Stop) -> None:
         if self.stopping is not None:
-            self._call("finish", event.graceful)
+            self._tale.call("finish", event.graceful)
         super()._on_stop(event)
 
 
@@ -313,6 +312,29 @@ class NeverForgives(Pool):
         self.brake = Unforgiving(settings.budget)
 
 
+# Those that the right pool once was; `seeds/` holds a life that each does not survive.
+
+
+class ReadyByPlace(Pool):
+    def _judge_boot(self, now: float) -> None:
+        if self._proven.issuperset(range(self.wanted)) or self._boot_deadline:
+            super()._judge_boot(now)
+
+
+class SleepsThroughForgiveness(Pool):
+    def _try_at(self) -> float:
+        starting = any(m.active and m.beat is None for m in self.members.values())
+        waits = starting and self.brake.cautious
+        return float("inf") if waits else self._birth_at()
+
+
+class BelievesNoNumber(Pool):
+    def _on_beat(self, event: Beat, now: float) -> None:
+        super()._on_beat(event, now)
+        if math.isnan(event.at) and event.pid in self.members:
+            self.members[event.pid].beat = event.at
+
+
 def in_any_life(pool: type[Pool]) -> Violation | None:
     """Tell the lives that everybody else survives."""
     return next(filter(None, (fails(invent(n), pool) for n in range(SEEDS))), None)
@@ -381,6 +403,9 @@ WRONG: list[tuple[type[Pool], str]] = [
     (BearsTheSilent, "L4 hung"),
     (NeverSleeps, "L5 busy"),
     (NeverForgives, "L6 forgiven"),
+    (ReadyByPlace, "ready"),
+    (SleepsThroughForgiveness, "L3 missed"),
+    (BelievesNoNumber, "I7 silence"),
 ]
 
 ELSEWHERE = {NoBurst: in_a_large_pool, NeverForgives: after_a_fork_storm}

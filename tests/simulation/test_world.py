@@ -193,14 +193,16 @@ def test_nobody_innocent_is_blamed(fault: str, interval: float, timeout: float) 
     settings = PoolSettings(
         spirits=3, heartbeat_interval=interval, heartbeat_timeout=timeout
     )
+    lost = 0
     for seed in range(10):
-        faults = Faults(yawns=0.2, growths=0.02, **{fault: 0.05})
+        faults = Faults(yawns=0.2, reloads=0.02, **{fault: 0.05})
         world = World(settings, seed=seed, faults=faults)
-        while world.turns < 300:
+        for _ in range(300):
             world.turn()
 
-        assert world.counts["TimeLost"] > 3
+        lost += world.counts["TimeLost"]
         assert world.said("spirit.hung") == []
+    assert lost > 20
 
 
 def test_a_hook_that_takes_long_is_no_silence() -> None:

@@ -73,6 +73,7 @@ LONGEST_PAUSE = 30.0
 LEAST_JITTER = 0.8
 SHORT_LIFE = 1.0
 BURST = 16
+AT_ONCE = 2
 FORGIVEN = LONGEST_PAUSE + CALM
 EPSILON = 1e-6
 """Two floats that were added up in another order may differ by this, seconds."""
@@ -200,7 +201,10 @@ class Referee:
     """
 
     def __init__(
-        self, settings: PoolSettings, now: float = 0.0, boot_deadline: float | None = None
+        self,
+        settings: PoolSettings,
+        now: float = 0.0,
+        boot_deadline: float | None = None,
     ) -> None:
         """Open an empty book."""
         self.settings = settings
@@ -313,7 +317,8 @@ class Referee:
         life = self.lives.get(event.pid)
         if life is None:
             return
-        stamp = event.at if event.at <= now else now
+        # Now comes first: min() keeps its first argument beside a NaN.
+        stamp = min(now, event.at)
         life.heard = max(life.heard, stamp)
         if not life.beat:
             life.beat = True
@@ -339,18 +344,20 @@ class Referee:
             return
         if event.foreign and self._proven:
             return
+        if event.foreign and self._proven:
+            return
         if not life.beat:
             self._early_deaths += 1
             if self._proven:
                 self._strikes.add(now)
             else:
-                self.stop = 2
+                self.stop = AT_ONCE
                 self._finishes.append(False)
         elif now - life.born < SHORT_LIFE:
             self._strikes.add(now)
 
     def _on_stop(self, event: Stop, _now: float) -> None:
-        wished = 1 if event.graceful else 2
+        wished = 1 if event.graceful else AT_ONCE
         if wished > self.stop:
             self.stop = wished
             self._finishes.append(event.graceful)
@@ -456,7 +463,7 @@ class Referee:
         life.left_at = now
 
     def _check_cause(self, life: Life, now: float) -> None:
-        """Check that a spirit is sent away for a reason, and only if it can be spared."""
+        """Check that there is a reason to send one away, and that it can be spared."""
         if life.silent or (self._stale(life) and not life.beat):
             return
         surplus = self.active > self.wanted + self._surge()
@@ -489,7 +496,7 @@ class Referee:
         life = self._living("I4 dead", action)
         if life.killed_at is not None and now < life.killed_at + 1.0:
             self._fail("I5 kill", f"{action} again within a second")
-        if self.stop != 2:  # noqa: PLR2004  # at once
+        if self.stop != AT_ONCE:
             graceful = self.settings.graceful_timeout
             if life.left_at is None or now < life.left_at + graceful - EPSILON:
                 self._fail(
@@ -525,7 +532,7 @@ class Referee:
             self._fail("I11 finish", f"{action}, expected {[*self._finishes]}")
         if self.ready or not booting or not self._early_deaths:
             self._fail("I9 early", f"{action} by itself")
-        self.stop = 2
+        self.stop = AT_ONCE
 
     def _check_say(self, action: Say, now: float) -> None:
         if action.event == "spirit.hung":
@@ -595,7 +602,7 @@ class Referee:
 
     def _check_stop(self) -> None:
         for life in self.lives.values():
-            if life.active or (self.stop == 2 and life.killed_at is None):  # noqa: PLR2004  # at once
+            if life.active or (self.stop == AT_ONCE and life.killed_at is None):
                 self._fail("I10 at once", f"{life} has not heard of it")
 
     def _check_size(self, now: float, deadline: float | None) -> None:

@@ -255,7 +255,7 @@ class World:
         counts: how often each kind of event and action occurred, by its name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has a default but the first
         self,
         settings: PoolSettings,
         temperaments: Iterable[Temperament] | Choose = (OBEDIENT,),
@@ -272,7 +272,7 @@ class World:
         now = self.clock.now
         if boot_deadline is not None:
             boot_deadline += now
-        self.rng = Random(seed)
+        self.rng = Random(seed)  # noqa: S311 - dice, no secrets
         self.faults = faults
         self.pool = pool(settings, now, boot_deadline, self.rng.random())
         self.referee = Referee(settings, now, boot_deadline)
@@ -286,9 +286,7 @@ class World:
         share = min(settings.heartbeat_interval, settings.heartbeat_timeout / 2)
         self.patience = share
         self.lateness = share
-        self.choose = (
-            temperaments if callable(temperaments) else in_turn(temperaments)
-        )
+        self.choose = temperaments if callable(temperaments) else in_turn(temperaments)
         self._births = 0
         self._pids = count(100)
         self._forks_fail_until = -NEVER
@@ -412,7 +410,7 @@ class World:
         end = begun + limit
         while True:
             births = self._births
-            if not self.run_until(lambda: self.referee.settled, end - self.clock.now):
+            if not self.run_until(self._at_rest, end - self.clock.now):
                 self._fail(
                     "L1 convergence",
                     f"{limit:.1f} s after the storm {self.referee.alive} of "
@@ -421,22 +419,34 @@ class World:
             took = self.clock.now - begun
             # One that hangs looks healthy until it has been silent for long enough.
             self.run(silence + 1)
-            if self._births == births and self.referee.settled:
+            if self._births == births and self._at_rest():
                 break
         self.run(LONGEST_PAUSE + CALM)
         return took
 
+    def _at_rest(self) -> bool:
+        return self.referee.settled or self.referee.stop > 0
+
     def forgive(self) -> None:
         """
-        Let one spirit of a settled pool crash: its place is filled in the same turn.
+        Let a spirit of a settled pool crash, and then the newborn in its place.
+
+        After a long peace both are accidents: the place is filled in the same turn,
+        also after the second one, whose life was short, if the budget allows any.
 
         Raises:
             Violation: it is not (L6).
         """
         if self.referee.stop or not self.referee.settled or not self.spirits:
             return
+        self._accident(self.spirits[min(self.spirits)])
+        newborn = next(reversed(self.spirits.values()))
+        if self.settings.budget:
+            self.run_until(lambda: self.referee.settled, 0.5)
+            self._accident(newborn)
+
+    def _accident(self, spirit: Spirit) -> None:
         births = self._births
-        spirit = self.spirits[min(self.spirits)]
         self.kill(spirit.pid, foreign=False)
         # Some deaths are seen late; from then on, no time may pass.
         limit = spirit.temperament.seen + 0.01
@@ -486,7 +496,7 @@ class World:
         elif wake < NEVER and self._chance(self.faults.yawns):
             wake = begun + (wake - begun) * self.rng.random()
         wake = self._sleep(min(wake, end))
-        if not self._loud and not self._signals and (wake == end or wake == NEVER):
+        if not self._loud and not self._signals and wake in (end, NEVER):
             if end < NEVER:
                 self.clock.until(end)
             return False
@@ -566,7 +576,10 @@ class World:
         number = self.rng.randrange(4)
         kind = self.rng.choice((Grow, Shrink, Resize))
         # Worlds stay small: large pools are slow, and their stories are the same.
-        if kind is Grow and self.referee.wanted + number > 2 * self.settings.spirits + 3:
+        if (
+            kind is Grow
+            and self.referee.wanted + number > 2 * self.settings.spirits + 3
+        ):
             return Resize(self.settings.spirits)
         return kind(number)
 

@@ -56,7 +56,7 @@ def signals(actions: list[Action]) -> list[Action]:
     return [action for action in actions if isinstance(action, Quit | Kill)]
 
 
-def births(actions: list[Action]) -> list[Action]:
+def births(actions: list[Action]) -> list[Spawn]:
     return [action for action in actions if isinstance(action, Spawn)]
 
 
@@ -66,7 +66,9 @@ def hooks(actions: list[Action]) -> list[tuple[Any, ...]]:
 
 def lines(actions: list[Action]) -> list[tuple[str, str]]:
     """Keep level and text of the log lines."""
-    return [(action.level, action.text) for action in actions if isinstance(action, Say)]
+    return [
+        (action.level, action.text) for action in actions if isinstance(action, Say)
+    ]
 
 
 def said(actions: list[Action]) -> list[str]:

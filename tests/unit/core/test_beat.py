@@ -6,9 +6,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
-from ghostd.core.actions import Call, Ready, Say
-from ghostd.core.events import Beat, Shrink
 from tests.unit.core.telling import (
     a_pool,
     born,
@@ -19,6 +16,9 @@ from tests.unit.core.telling import (
     signals,
     tell,
 )
+
+from ghostd.core.actions import Call, Ready, Say
+from ghostd.core.events import Beat, Shrink
 
 
 def test_the_first_beat_makes_a_member_healthy() -> None:
@@ -52,7 +52,10 @@ def test_ready_is_told_when_each_place_has_worked() -> None:
     born(pool, 100.0, 11, 12)
 
     assert Ready() not in tell(pool, 101.0, Beat(11, 101.0))
-    assert deeds(tell(pool, 102.0, Beat(12, 102.0))) == [Call("heartbeat", (12,)), Ready()]
+    assert deeds(tell(pool, 102.0, Beat(12, 102.0))) == [
+        Call("heartbeat", (12,)),
+        Ready(),
+    ]
     assert Ready() not in tell(pool, 103.0, Beat(11, 103.0), Beat(12, 103.0))
 
 

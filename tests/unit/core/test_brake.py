@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+from tests.unit.core.telling import births, died, left, lines, said, serving, tell
 
 from ghostd.core.actions import Spawn
 from ghostd.core.brake import Brake
 from ghostd.core.events import Beat, Exited, Spawned
 from ghostd.core.pool import Pool
-from tests.unit.core.telling import births, died, left, lines, said, serving, tell
 
 FOREIGN = "killed by SIGKILL"
 
@@ -40,7 +42,7 @@ def test_the_first_few_short_lives_cost_nothing() -> None:
 
 def test_after_that_the_pauses_double_up_to_half_a_minute() -> None:
     times = short_lives(serving(110.0, restart_budget=0), 110.0, 600.0)
-    pauses = [b - a - 0.2 for a, b in zip(times, times[1:], strict=False)]
+    pauses = [b - a - 0.2 for a, b in pairwise(times)]
 
     assert pauses[0] == pytest.approx(0.09, abs=0.011)
     assert pauses[1] == pytest.approx(0.18, abs=0.021)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.core.telling import a_pool, births, born, died, serving, tell
 
 from ghostd.core.actions import Spawn
 from ghostd.core.events import Beat, Farewell, Spawned, SpawnFailed, Stop
-from tests.unit.core.telling import a_pool, births, born, died, serving, tell
 
 
 def test_a_new_pool_is_due_at_once() -> None:
@@ -137,5 +137,6 @@ def test_forgiveness_is_due_where_a_birth_waits_for_the_first_beat_of_another() 
 
     assert births(tell(pool, 113.0, died(12))) == []
     deadline = pool.next_deadline()
+    assert deadline is not None
     assert deadline == pytest.approx(121.1, abs=0.011)
     assert births(tell(pool, deadline)) == [Spawn(1, 0)]

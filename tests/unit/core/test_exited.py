@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ghostd.core.actions import Call, Say, Spawn
-from ghostd.core.events import Beat, Exited, Farewell, Shrink, Spawned, Stop
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -18,6 +16,9 @@ from tests.unit.core.telling import (
     signals,
     tell,
 )
+
+from ghostd.core.actions import Call, Say, Spawn
+from ghostd.core.events import Beat, Exited, Farewell, Shrink, Spawned, Stop
 
 
 def test_a_dead_spirit_is_reaped_and_replaced_in_the_same_turn() -> None:

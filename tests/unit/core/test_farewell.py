@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ghostd.core.actions import Kill, Quit, Spawn
-from ghostd.core.events import Beat, Farewell, Stop
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -16,6 +14,9 @@ from tests.unit.core.telling import (
     signals,
     tell,
 )
+
+from ghostd.core.actions import Kill, Quit, Spawn
+from ghostd.core.events import Beat, Farewell, Stop
 
 
 def test_a_replacement_is_born_at_once_and_no_quit_is_sent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.unit.core.telling import a_pool, died, drain, settings, tell
 
 from ghostd.core.events import (
     Beat,
@@ -18,7 +19,6 @@ from ghostd.core.events import (
     TimeLost,
 )
 from ghostd.core.pool import Pool
-from tests.unit.core.telling import a_pool, died, drain, settings, tell
 
 FIRST = (Spawned(11, 0, 0), Spawned(12, 1, 0))
 STORIES: dict[str, list[tuple[float, tuple[Event, ...]]]] = {
@@ -27,7 +27,10 @@ STORIES: dict[str, list[tuple[float, tuple[Event, ...]]]] = {
     "half up": [(100.0, FIRST), (101.0, (Beat(11, 101.0),))],
     "serving": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Beat(12, 101.0)))],
     "parting": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Farewell(11, 101.0)))],
-    "reloading": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Beat(12, 101.0), Reload()))],
+    "reloading": [
+        (100.0, FIRST),
+        (101.0, (Beat(11, 101.0), Beat(12, 101.0), Reload())),
+    ],
     "grown": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Grow(3)))],
     "silent": [(100.0, FIRST), (160.0, ())],
     "late": [(100.0, FIRST), (300.0, (TimeLost(150.0),))],

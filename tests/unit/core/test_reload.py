@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ghostd.core.actions import Kill, Quit, Spawn
-from ghostd.core.events import Beat, Farewell, Grow, Reload, Resize, Shrink
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -16,6 +14,9 @@ from tests.unit.core.telling import (
     signals,
     tell,
 )
+
+from ghostd.core.actions import Kill, Quit, Spawn
+from ghostd.core.events import Beat, Farewell, Grow, Reload, Resize, Shrink
 
 
 def test_the_new_comes_first_and_nobody_goes_before_it_works() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ghostd.core.actions import Quit, Spawn
-from ghostd.core.events import Beat, Grow, Resize, Shrink
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -14,6 +12,9 @@ from tests.unit.core.telling import (
     signals,
     tell,
 )
+
+from ghostd.core.actions import Quit, Spawn
+from ghostd.core.events import Beat, Grow, Resize, Shrink
 
 
 def test_growing_fills_new_places() -> None:

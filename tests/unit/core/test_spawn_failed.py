@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+from tests.unit.core.telling import a_pool, births, lines, serving, tell
 
 from ghostd.core.actions import Spawn
 from ghostd.core.events import Spawned, SpawnFailed
-from tests.unit.core.telling import a_pool, births, lines, serving, tell
 
 
 def failing(pool_size: int = 1) -> list[float]:
@@ -21,7 +23,7 @@ def failing(pool_size: int = 1) -> list[float]:
         deadline = pool.next_deadline()
         assert deadline is not None
         now = deadline
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def test_it_is_said_with_the_reason_and_the_pause() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ghostd.core.actions import Call, Say, Spawn
-from ghostd.core.events import Beat, Farewell, Spawned
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -14,6 +12,9 @@ from tests.unit.core.telling import (
     serving,
     tell,
 )
+
+from ghostd.core.actions import Call, Say, Spawn
+from ghostd.core.events import Beat, Farewell, Spawned
 
 
 def test_a_new_pool_fills_its_places() -> None:
@@ -77,7 +78,9 @@ def test_a_pid_may_be_used_again_at_once() -> None:
     pool = serving(110.0)
     tell(pool, 110.0, died(11))
 
-    assert lines(tell(pool, 110.0, Spawned(11, 0, 0))) == [("info", "Spirit 11 started")]
+    assert lines(tell(pool, 110.0, Spawned(11, 0, 0))) == [
+        ("info", "Spirit 11 started")
+    ]
     assert pool.healthy == 1
     assert pool.members[11].slot == 0
 

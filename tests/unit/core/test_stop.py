@@ -3,18 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-from ghostd.core.actions import Call, Kill, Quit
-from ghostd.core.events import (
-    Event,
-    Farewell,
-    Grow,
-    Reload,
-    Resize,
-    Shrink,
-    Spawned,
-    Stop,
-)
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -27,6 +15,18 @@ from tests.unit.core.telling import (
     serving,
     signals,
     tell,
+)
+
+from ghostd.core.actions import Call, Kill, Quit
+from ghostd.core.events import (
+    Event,
+    Farewell,
+    Grow,
+    Reload,
+    Resize,
+    Shrink,
+    Spawned,
+    Stop,
 )
 
 GRACEFUL, AT_ONCE = Stop(graceful=True), Stop(graceful=False)

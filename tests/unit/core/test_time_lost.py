@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ghostd.core.actions import Kill, Quit, Spawn
-from ghostd.core.events import Beat, Farewell, Spawned, Stop, TimeLost
 from tests.unit.core.telling import (
     a_pool,
     births,
@@ -14,6 +12,9 @@ from tests.unit.core.telling import (
     signals,
     tell,
 )
+
+from ghostd.core.actions import Kill, Quit, Spawn
+from ghostd.core.events import Beat, Farewell, Spawned, Stop, TimeLost
 
 
 def test_it_is_said() -> None:
