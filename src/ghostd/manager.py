@@ -53,9 +53,19 @@ STRANGER_GRACE = 1.0
 MOST_MISHAPS = 3
 
 
-def too_late(interval: float) -> float:
+def pace(settings: PoolSettings) -> float:
+    """
+    Say how many seconds apart the manager looks, at most.
+
+    Time that is lost within a wait is not noticed, so a wait must be shorter than the
+    silence that ends a spirit.
+    """
+    return min(settings.heartbeat_interval, settings.heartbeat_timeout / 2)
+
+
+def too_late(pace: float) -> float:
     """Say how many seconds late a turn may be before nobody is blamed for them."""
-    return min(1.0, max(0.2, interval))
+    return min(1.0, max(0.2, pace))
 
 
 def _urgency(action: Action) -> int:
@@ -118,6 +128,7 @@ class Manager:
             settings, now, boot_deadline, seed=self._pid * 0.618 % 1.0
         )
         self._mishaps = 0
+        self._pace = pace(settings)
         self._listen_at = now
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
@@ -197,12 +208,10 @@ class Manager:
     def _turn(self) -> None:
         due = self._due()
         self._call("waitup")
-        if self._wishes:
-            due = self._clock()
-        ready = self._poller.wait(due - self._clock())
+        ready = self._poller.wait(0.0 if self._wishes else due - self._clock())
         now = self._clock()
         late = now - due
-        if late > too_late(self._settings.heartbeat_interval):
+        if late > too_late(self._pace):
             self.pool.observe(TimeLost(late), now)
         for event in self._gather(dict(ready), now, timed=now >= due):
             self.pool.observe(event, now)
@@ -241,7 +250,7 @@ class Manager:
         # Before anybody is judged, everybody is heard.
         everybody = timed or now >= self._listen_at
         if everybody:
-            self._listen_at = now + self._settings.heartbeat_interval
+            self._listen_at = now + self._pace
         yield from self._nursery.hear(fds, everybody=everybody)
         yield from self._nursery.bury(fds, sweep=sweep)
         if timed:
