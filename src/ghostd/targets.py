@@ -52,22 +52,23 @@ class Target(logging.Handler):
             if self.lost and self._loser != os.getpid():
                 self.lost = 0  # inherited by a fork: our parent tells of its own
             if self.lost:
-                self.write(self.loss_notice(record))
+                self.write(self.loss_notice())
                 self.lost = 0
             self.write(text)
         except Exception:  # noqa: BLE001 - a log must never end a daemon
             self.lost += 1
             self._loser = os.getpid()
 
-    def loss_notice(self, record: logging.LogRecord) -> bytes:
+    def loss_notice(self) -> bytes:
         """Make the line that says how many are missing."""
-        notice = logging.makeLogRecord(
-            {**vars(record), "levelno": LEVELS["warn"], "exc_info": None}
+        return self.notice(
+            f"{self.lost} log lines were lost: the log could not be written"
         )
-        notice.exc_text = notice.stack_info = None
-        notice.args = ()
-        notice.msg = f"{self.lost} log lines were lost: the log could not be written"
-        return self.text(notice)
+
+    def notice(self, text: str) -> bytes:
+        """Make a line about the log itself."""
+        level = LEVELS["warn"]
+        return self.text(logging.LogRecord("ghostd", level, "", 0, text, (), None))
 
     def message(self, record: logging.LogRecord) -> str:
         """
@@ -117,6 +118,7 @@ class FileTarget(Target):
         super().__init__()
         self.path = path
         self._stale = False
+        self._refused = False
         self._fd = _open_log(path, owner)
         self._seen = _identity(os.fstat(self._fd))
 
@@ -127,9 +129,9 @@ class FileTarget(Target):
         while data:
             data = data[os.write(self._fd, data) :]
 
-    def loss_notice(self, record: logging.LogRecord) -> bytes:
+    def loss_notice(self) -> bytes:
         """Begin on a line of its own: the disk may have been full in mid-line."""
-        return b"\n" + super().loss_notice(record)
+        return b"\n" + super().loss_notice()
 
     def _moved(self) -> bool:
         try:
@@ -140,11 +142,15 @@ class FileTarget(Target):
     def _follow(self) -> None:
         try:
             fd = _open_log(self.path, None)
-        except LogError:
+        except LogError as error:
             # The folder is gone, or closed to us since the drop of rights: the old
-            # file is better than none.
+            # file is better than none, and it says so once.
             self._stale = False
+            if not self._refused:
+                self._refused = True
+                os.write(self._fd, self.notice(f"{error}; this file is kept on with"))
             return
+        self._refused = False
         os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
         self._seen = _identity(os.fstat(self._fd))
