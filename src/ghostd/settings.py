@@ -39,6 +39,7 @@ TERMS = ("auto", "immediate", "graceful")
 LONGEST = 10 * 365 * 86400.0
 MOST_SPIRITS = 100_000
 ALL_BITS = 0o777
+LONGEST_ID = 10
 
 
 def refuse(name: str, value: object, allowed: str) -> SettingsError:
@@ -128,12 +129,16 @@ def log_options(name: str, value: object) -> tuple[str, ...]:
 
 def an_account(name: str, value: object) -> str | int | None:
     """Check the name or number of a user or group; whether it exists shows later."""
+    given = value
     if isinstance(value, str) and value and value.isprintable() and ":" not in value:
-        return int(value) if value.isascii() and value.isdigit() else value
+        if not (value.isascii() and value.isdigit()):
+            return value
+        # More digits are no number of the kernel's, and thousands cost seconds.
+        value = int(value) if len(value) <= LONGEST_ID else -1
     number = isinstance(value, int) and not isinstance(value, bool)
     if value is None or (number and 0 <= value < 2**32 - 1):  # type: ignore[operator]  # a number
         return value  # type: ignore[return-value]  # None or a number
-    raise refuse(name, value, "a name, a number from 0 to 4294967294, or None")
+    raise refuse(name, given, "a name, a number from 0 to 4294967294, or None")
 
 
 def a_mask(name: str, value: object) -> int:

@@ -153,6 +153,8 @@ def test_refused_by_a_pool(name: str, value: object) -> None:
         ("user", True),
         ("user", "root:root"),
         ("group", 2**32),
+        ("group", "4300000000"),
+        ("user", "9" * 5000),
         ("group", 1.0),
         ("umask", 0o1000),
         ("umask", -1),
