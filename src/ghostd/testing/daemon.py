@@ -571,9 +571,19 @@ class Daemon:
         self._send(self.pid if pid is None else pid, number)
 
     def kill_spirit(self, pid: int | None = None, number: int = SIGKILL) -> int:
-        """Send a signal, KILL by default, to a spirit, the oldest by default."""
+        """
+        Send a signal to a spirit and give its pid; after a KILL it is dead.
+
+        Args:
+            pid: which one; None: the oldest.
+            number: which signal; KILL by default.
+        """
         pid = self.spirits[0] if pid is None else pid
         self._send(pid, number)
+        if number == SIGKILL:
+            self.wait_for(
+                lambda: child.state(pid) in ("", "Z", "X"), what=f"the death of {pid}"
+            )
         return pid
 
 

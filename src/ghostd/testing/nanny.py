@@ -52,7 +52,7 @@ def below(pid: int) -> list[int]:
     return found
 
 
-class Nanny:
+class Nanny:  # pragma: no cover - a process that coverage does not follow
     """Answers the requests that come in at *sock*."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -158,7 +158,7 @@ class Nanny:
         return list(killed)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover - as above
     Nanny(socket.socket(fileno=int(sys.argv[1]))).serve()
     # A test that was killed cannot clean up.
     shutil.rmtree(sys.argv[2], ignore_errors=True)
