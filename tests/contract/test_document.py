@@ -493,3 +493,43 @@ def test_base_class_ok_and_flags_before_anything_runs() -> None:
     assert fresh.pid == 0
     assert fresh.is_daemonized is fresh.is_spirited is False
     assert fresh.flush() is fresh
+
+
+def test_base_class_attributes_can_be_read() -> None:
+    given = {
+        "name": "jobs",
+        "pidfile": "/run/jobs.pid",
+        "logfile": "/var/log/jobs.log",
+        "loglevel": "info",
+        "ident": "jobs-a",
+        "facility": "daemon",
+        "user": "nobody",
+        "group": 7,
+    }
+    made = Ghost(**given)
+    assert {name: getattr(made, name) for name in given} == given
+    assert made.filepid.path == "/run/jobs.pid"
+
+
+def test_base_class_daemonize_that_fails_raises_and_leaves_nothing() -> None:
+    head = """
+    from ghostd import AlreadyRunning, StartError
+    if len(sys.argv) > 1 and sys.argv[1] == "fail":
+        try:
+            Ghost(pidfile="d.pid", logfile="no/folder/d.log").daemonize()
+        except StartError as error:
+            sys.exit(f"StartError: {error}")
+    if len(sys.argv) > 1 and sys.argv[1] == "twice":
+        try:
+            Ghost(pidfile="d.pid", logfile="d.log").daemonize()
+        except AlreadyRunning as error:
+            sys.exit(f"AlreadyRunning: {error.pid}")
+    """
+    with Daemon(ghost(head=head)) as d:
+        ended = d.ctrl("fail")
+        assert ended.returncode == 1
+        assert "StartError: log " in ended.stderr
+        assert not d.processes
+        assert not d.pidfile.exists()
+        d.start()
+        assert d.ctrl("twice").stderr == f"AlreadyRunning: {d.pid}\n"

@@ -21,7 +21,7 @@ def test_a_killed_spirit_is_replaced_at_once() -> None:
         for _ in range(3):
             killed = d.kill_spirit()
             d.wait_for(lambda pid=killed: d.healthy == 4 and pid not in d.spirits)  # type: ignore[misc]
-            assert d.log_lines("[error]", f"Spirit {killed} died: killed by SIGKILL")
+            d.wait_for_line("[error]", f"Spirit {killed} died: killed by SIGKILL")
         assert not d.zombies
 
 
