@@ -53,7 +53,7 @@ def nothing_is_left() -> Iterator[None]:
     umask = os.umask(0o022)
     os.umask(umask)
     folder = os.getcwd()
-    private = set(fork._private)  # noqa: SLF001
+    private = fork.private()
     yield
     for name in list(logging.Logger.manager.loggerDict):
         if name.startswith("ghostd"):
@@ -62,7 +62,7 @@ def nothing_is_left() -> Iterator[None]:
                 handler.close()
     more = {fd: name for fd, name in helpers.open_fds().items() if fd not in before}
     assert not more, "descriptors were left open"
-    assert set(fork._private) == private, "private descriptors were left on the list"  # noqa: SLF001
+    assert fork.private() == private, "private descriptors were left on the list"
     children = _children()
     for pid in children:
         os.kill(int(pid), signal.SIGKILL)

@@ -12,11 +12,11 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn, Protocol
 
 from ghostd import daemon
 from ghostd.daemon import Daemon, Work
 from ghostd.errors import AlreadyRunning, GhostError, PidfileError, StartError
+from ghostd.typed import NoReturn, Protocol
 from ghostd.unix import privilege, terminal
 from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.privilege import Identity

@@ -14,20 +14,21 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from ghostd import hooks
 from ghostd.errors import GhostError, Interrupted, StartError
-from ghostd.logs import Log, open_log
 from ghostd.settings import GhostSettings
 from ghostd.spirit import HasFileno, Outside, Spirit
+from ghostd.typed import TYPE_CHECKING, Any, Protocol
 from ghostd.unix import daemonize, death, fork, privilege, terminal
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.privilege import Identity
 from ghostd.unix.signals import SignalInbox
+
+if TYPE_CHECKING:
+    from ghostd.logs import Log
 
 SIGNALS = {
     signal.SIGINT: "end; a second one interrupts the body",
@@ -98,8 +99,16 @@ class Daemon:
     def log(self) -> Log:
         """The log; opened by the settings if nobody did so before."""
         if self._log is None:
-            self._log = open_log(self.settings)
+            self._log = self._open_log()
         return self._log
+
+    def _open_log(
+        self, foreground: Any = None, owner: tuple[int, int] | None = None
+    ) -> Log:
+        # Logging takes 10 ms to load. A `status` writes nothing and need not pay them.
+        from ghostd.logs import open_log
+
+        return open_log(self.settings, foreground=foreground, owner=owner)
 
     @property
     def pid(self) -> int:
@@ -192,7 +201,7 @@ class Daemon:
             self.report.pid()
             owner = None if identity is None else (identity.uid, identity.gid)
             stream = sys.stderr if foreground else None
-            self._log = open_log(self.settings, foreground=stream, owner=owner)
+            self._log = self._open_log(stream, owner)
             if identity is not None:
                 load_late_modules()
             privilege.drop(identity)
@@ -291,6 +300,8 @@ def load_late_modules() -> None:
 
     The user that we become may not enter the folder it lies in, such as root's home.
     """
+    import traceback
+
     death.prepare()
     try:
         raise GhostError  # noqa: TRY301 - for its traceback
@@ -302,4 +313,7 @@ def say(error: BaseException) -> str:
     """Say an error: ours with its hints, any other with its traceback."""
     if isinstance(error, GhostError):
         return "\n".join((str(error), *getattr(error, "__notes__", ())))
+    # The whole of it takes 3 ms to load, and most commands never fail.
+    import traceback
+
     return "".join(traceback.format_exception(error))

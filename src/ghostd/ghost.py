@@ -13,16 +13,18 @@ import sys
 from collections.abc import Iterable
 from signal import Signals
 from types import MethodType
-from typing import Any, ClassVar, Self
 
 from ghostd import control, settings
 from ghostd.daemon import SIGNALS, Daemon
 from ghostd.errors import GhostError, SettingsError
-from ghostd.logs import Log
 from ghostd.settings import GhostSettings
 from ghostd.spirit import HasFileno, Spirit
+from ghostd.typed import TYPE_CHECKING, Any, ClassVar, Self
 from ghostd.unix import privilege
 from ghostd.unix.pidfile import Pidfile
+
+if TYPE_CHECKING:
+    from ghostd.logs import Log
 
 _ASYNCHRONOUS = 0x0020 | 0x0080 | 0x0200
 """Code flags of generators, coroutines and asynchronous generators."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
 
-from ghostd.logs import Log
+from ghostd.typed import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from ghostd.logs import Log
 
 
 class Hooks(Protocol):

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, ClassVar
 
 from ghostd.settings import LEVELS, GhostSettings
 from ghostd.targets import FileTarget, StreamTarget, SyslogTarget, Target
+from ghostd.typed import Any, ClassVar
 
 for _name, _number in LEVELS.items():
     # Names that `logging` has of its own stay; users' formats may show them.
@@ -107,6 +107,15 @@ class Log:
         """Log at the level of that name."""
         self._log(LEVELS[level], message, args, kwargs)
 
+    def write(self, level: str, text: str, extra: dict[str, Any]) -> None:
+        """Log a finished line without looking up who calls: that is a third of it."""
+        number = LEVELS[level]
+        if self.logger.isEnabledFor(number):
+            make, name = self.logger.makeRecord, self.logger.name
+            self.logger.handle(
+                make(name, number, "ghostd", 0, text, (), None, extra=extra)
+            )
+
     def _log(
         self, level: int, message: object, args: tuple[object, ...], kwargs: Any
     ) -> None:
@@ -175,6 +184,10 @@ class ForeignLog(Log):
             else:
                 # Nobody knows which keywords it takes; a text goes through anywhere.
                 self._methods[level](str(text) + _traceback(kwargs))
+
+    def write(self, level: str, text: str, extra: dict[str, Any]) -> None:
+        """Log a finished line."""
+        self._log(LEVELS[level], text, (), {"extra": extra})
 
     def reopen(self) -> None:
         """Leave the target alone: it is not ours."""

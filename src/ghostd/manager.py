@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn, assert_never
+from functools import partial
 
 from ghostd import hooks as doors_to_users
 from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Say, Spawn
@@ -26,14 +26,17 @@ from ghostd.core.events import (
 )
 from ghostd.core.pool import Pool
 from ghostd.hooks import Hooks
-from ghostd.logs import Log
 from ghostd.nursery import Nursery
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Spirit, enter
-from ghostd.unix import child, container, doors
+from ghostd.typed import TYPE_CHECKING, NoReturn, assert_never
+from ghostd.unix import child, container, doors, fork
 from ghostd.unix.lifeline import FarEnd, Presence
 from ghostd.unix.poller import Poller
 from ghostd.unix.signals import SignalInbox
+
+if TYPE_CHECKING:
+    from ghostd.logs import Log
 
 SIGNALS = {
     signal.SIGINT: "shut down at once",
@@ -166,7 +169,7 @@ class Manager:
         if doors.PIDFD and not self._inherits_orphans:
             # Each death has a descriptor that wakes us; a signal would do so twice.
             self._inbox.leave(signal.SIGCHLD)
-        self._nursery = Nursery(self._poller, self._be_born, self._inbox.noted)
+        self._nursery = Nursery(self._poller, self._expect, self._inbox.noted)
         self._say_start()
 
     def _close(self) -> None:
@@ -299,14 +302,14 @@ class Manager:
                 self._call(action.hook, *action.args)
             case Say():
                 extra = {"event": action.event, **action.fields}
-                self._log.log(action.level, action.text, extra=extra)
+                self._log.write(action.level, action.text, extra)
             case Ready():
                 self._ready()
             case _:
                 assert_never(action)
 
-    def _be_born(self, birth: Spawn, far_fd: int, mask: Iterable[int]) -> NoReturn:
-        """Become a spirit; runs in the newborn."""
+    def _expect(self, birth: Spawn, far_fd: int) -> fork.Entrance:
+        """Prepare what a newborn will be: whatever is done here costs it nothing."""
         spirit = Spirit(
             birth.slot,
             birth.generation,
@@ -316,6 +319,10 @@ class Manager:
             interval=self._settings.heartbeat_interval,
             graceful=self._settings.graceful_timeout,
         )
+        return partial(self._be_born, spirit)
+
+    def _be_born(self, spirit: Spirit, mask: Iterable[int]) -> NoReturn:
+        """Become a spirit; runs in the newborn."""
         self._become(spirit)
         enter(spirit, self._hooks, self._log, mask)
 

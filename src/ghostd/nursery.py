@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import NoReturn
 
 from ghostd.core.actions import Spawn
 from ghostd.core.events import Beat, Event, Exited, Farewell, Spawned, SpawnFailed
@@ -26,8 +24,8 @@ from ghostd.unix.poller import HUNG_UP, READABLE, Poller
 MOST_BEATS = 4
 """Records of one spirit that are told in one turn."""
 
-BeBorn = Callable[[Spawn, int, Iterable[int]], NoReturn]
-"""Runs in a newborn: why it was born, its end of the lifeline, the mask to restore."""
+Expect = Callable[[Spawn, int], fork.Entrance]
+"""Makes, before the fork, what a newborn runs: of its birth and its end of the pipe."""
 
 
 class Life:
@@ -48,14 +46,14 @@ class Nursery:
 
     Args:
         poller: where their descriptors are watched.
-        be_born: what a newborn does; it never returns.
+        expect: makes what a newborn runs.
         noted: the signals that must not reach a newborn before it is ready.
     """
 
-    def __init__(self, poller: Poller, be_born: BeBorn, noted: Iterable[int]) -> None:
+    def __init__(self, poller: Poller, expect: Expect, noted: Iterable[int]) -> None:
         """Start empty."""
         self._poller = poller
-        self._be_born = be_born
+        self._expect = expect
         self._noted = noted
         self._lives: dict[int, Life] = {}
         self._by_fd: dict[int, int] = {}
@@ -77,7 +75,11 @@ class Nursery:
                 lifelines.append(Lifeline())
             except OSError as error:
                 failures.append(error)
-        pids, failure = fork.fork_each(self._entrances(births, lifelines), self._noted)
+        entrances = [
+            (lifeline.far_fd, self._expect(birth, lifeline.far_fd))
+            for birth, lifeline in zip(births, lifelines, strict=False)
+        ]
+        pids, failure = fork.fork_each(entrances, self._noted)
         for birth, lifeline, pid in zip(births, lifelines, pids, strict=False):
             try:
                 self._raise(Child(pid), lifeline)
@@ -92,15 +94,6 @@ class Nursery:
             failures.append(failure)
         for why in failures:
             yield SpawnFailed(why.strerror or str(why))
-
-    def _entrances(
-        self, births: list[Spawn], lifelines: list[Lifeline]
-    ) -> Iterator[Callable[[Iterable[int]], NoReturn]]:
-        for birth, lifeline in zip(births, lifelines, strict=False):
-            # Nobody but this one newborn may have its end of the pipe.
-            fork.disown(lifeline.far_fd)
-            yield partial(self._be_born, birth, lifeline.far_fd)
-            fork.keep_private(lifeline.far_fd)
 
     def _raise(self, child: Child, lifeline: Lifeline) -> None:
         lifeline.hand_over()

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from signal import Signals
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from ghostd import settings
 from ghostd.core.events import Reload, Resize
@@ -21,6 +20,7 @@ from ghostd.ghost import Ghost
 from ghostd.manager import SIGNALS, Manager
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Outside, Spirit
+from ghostd.typed import TYPE_CHECKING, Any, ClassVar
 from ghostd.unix import death, processors
 
 if TYPE_CHECKING:

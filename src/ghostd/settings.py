@@ -8,9 +8,9 @@ constructed, so that a mistake shows in the terminal of whoever made it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ghostd.errors import SettingsError
+from ghostd.typed import Any
 from ghostd.values import Value
 
 LEVELS = {

@@ -13,15 +13,16 @@ import contextlib
 import os
 import select
 import signal
-import traceback
 from collections.abc import Iterable
 from time import monotonic
-from typing import NoReturn, Protocol
 
 from ghostd.hooks import Hooks, describe
-from ghostd.logs import Log
+from ghostd.typed import TYPE_CHECKING, NoReturn, Protocol
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
+
+if TYPE_CHECKING:
+    from ghostd.logs import Log
 
 
 class HasFileno(Protocol):
@@ -40,7 +41,7 @@ class Spirit:
         due: when the next beat is to be sent, seconds on the monotonic clock.
         slot: its place in the pool.
         generation: which reload it belongs to.
-        pid: its process id.
+        pid: its process id, 0 before it is born.
     """
 
     __slots__ = (
@@ -68,18 +69,23 @@ class Spirit:
         interval: float,
         graceful: float,
     ) -> None:
-        """Note the facts of the birth; `enter` makes them true."""
+        """Note the facts of the birth, in the manager; `enter` makes them true."""
         self.ok: bool = True
         self.due: float = 0.0
         self.slot: int = slot
         self.generation: int = generation
-        self.pid: int = os.getpid()
+        self.pid: int = 0
         self._far_end = far_end
         self._presence = presence
         self._manager = manager
         self._interval = interval
         self._graceful = graceful
         self._wake: tuple[int, int] | None = None
+
+    def begin(self) -> None:
+        """Be this process, from now on."""
+        self.pid = os.getpid()
+        self._far_end.keep()
 
     def beat(self, finished: bool) -> bool:
         """Send the beat that is due, or the farewell, and tell whether to go on."""
@@ -202,13 +208,14 @@ def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoRetu
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGQUIT, spirit.on_quit)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        fork.set_handler(signal.SIGQUIT, spirit.on_quit)
+        fork.set_handler(signal.SIGTERM, fork.SIG_DFL)
+        fork.set_handler(signal.SIGINT, fork.SIG_DFL)
         # The others keep the manager's handlers, which only count. That ignores them
         # as well as SIG_IGN would, and programs that the body starts do not inherit it.
+        spirit.begin()
         spirit.arm()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        fork.set_mask(fork.SIG_SETMASK, mask)
         code = _live(spirit, hooks, log)
     finally:
         fork.flush()
@@ -226,6 +233,8 @@ def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:
             log.error("Spirit %d exits: %s", spirit.pid, error.code)  # noqa: TRY400 - it asked to
         return _exit_code(error)
     except BaseException as error:
+        import traceback  # loaded already, by the log
+
         spirit._far_end.last_words(traceback.format_exc())  # noqa: SLF001 - one story
         # The log may be what is broken.
         with contextlib.suppress(Exception):

@@ -15,10 +15,10 @@ import stat
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
 
 from ghostd.errors import LogError
 from ghostd.settings import FACILITIES, LEVELS
+from ghostd.typed import Any, ClassVar
 
 _NAMES = {number: name for name, number in LEVELS.items()}
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code not in (9, 10)}

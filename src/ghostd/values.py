@@ -9,7 +9,7 @@ type checkers treat it as one. It is not one: `dataclasses` costs 16 to 20 ms an
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, dataclass_transform
+from ghostd.typed import Any, ClassVar, dataclass_transform
 
 
 @dataclass_transform(frozen_default=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ghostd.typed import Any
 from ghostd.values import Value
 
 DEBUG, INFO, WARN, ERROR, FATAL = "debug", "info", "warn", "error", "fatal"

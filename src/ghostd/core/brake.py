@@ -13,7 +13,7 @@ Source: the numbers, and the designs not taken, are in docs/adr/0004.
 
 from __future__ import annotations
 
-from typing import Any
+from ghostd.typed import Any
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0

@@ -14,7 +14,8 @@ A phase is derived, never stored, so no contradiction can be written down.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+
+from ghostd.typed import Any
 
 
 class Phase(Enum):

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, assert_never
 
 from ghostd.core.actions import Action, Ready, Spawn
 from ghostd.core.brake import SHORT_LIFE, Brake
@@ -42,6 +41,7 @@ from ghostd.core.events import (
 from ghostd.core.member import Member
 from ghostd.core.tale import Tale
 from ghostd.settings import PoolSettings
+from ghostd.typed import Any, assert_never
 
 BURST = 16
 """Births in one plan; between two plans the shell looks at its signals."""

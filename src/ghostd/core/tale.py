@@ -8,8 +8,6 @@ nowhere else.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ghostd.core.actions import (
     DEBUG,
     ERROR,
@@ -22,6 +20,7 @@ from ghostd.core.actions import (
     Quit,
     Say,
 )
+from ghostd.typed import Any
 
 
 class Tale:

@@ -13,13 +13,63 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
 
+from ghostd.typed import Any, NoReturn
 from ghostd.unix import doors
 
 EVERY_SIGNAL = tuple(int(number) for number in signal.valid_signals())
 
-_private: set[int] = set()
+# `signal` makes an enum member of each number that goes in and out. In a newborn that
+# costs 40 page faults, so what runs there uses the functions underneath.
+_raw: Any = sys.modules.get("_signal", signal)
+set_handler: Callable[[int, Any], Any] = _raw.signal
+set_mask: Callable[[int, Iterable[int]], Iterable[int]] = _raw.pthread_sigmask
+SIG_DFL = int(signal.SIG_DFL)
+SIG_BLOCK, SIG_SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
+
+
+class _Private:
+    """The descriptors that no child may have."""
+
+    def __init__(self) -> None:
+        self.fds: set[int] = set()
+        self.spared = -1
+        self._runs: list[tuple[int, int]] | None = None
+
+    def change(self, *, add: Iterable[int] = (), drop: Iterable[int] = ()) -> None:
+        """Add and drop descriptors."""
+        self.fds.update(add)
+        self.fds.difference_update(drop)
+        self._runs = None
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Join them to half-open ranges: {3, 4, 5, 9} is (3, 6), (9, 10)."""
+        if self._runs is None:
+            self._runs = []
+            for fd in sorted(self.fds):
+                if self._runs and self._runs[-1][1] == fd:
+                    self._runs[-1] = (self._runs[-1][0], fd + 1)
+                else:
+                    self._runs.append((fd, fd + 1))
+        return self._runs
+
+    def close(self) -> None:
+        """
+        Close all of them but the spared one; runs first of all in every child.
+
+        In ranges, because a manager of 500 has 1,000 of them, mostly in a row, and the
+        kernel closes a range in one call.
+        """
+        for low, high in self.runs():
+            if low <= self.spared < high:
+                os.closerange(low, self.spared)
+                low = self.spared + 1  # noqa: PLW2901 - the rest of the same range
+            os.closerange(low, high)
+        self.__init__()  # type: ignore[misc]  # a child begins anew
+
+
+_private = _Private()
+os.register_at_fork(after_in_child=_private.close)
 
 
 def keep_private(*fds: int) -> None:
@@ -30,43 +80,26 @@ def keep_private(*fds: int) -> None:
     pidfile's lock, or the manager's end of a lifeline, alive for as long as it lives.
     The rule also holds for children that a hook forks with ``os.fork``.
     """
-    _private.update(fds)
+    _private.change(add=fds)
 
 
-def disown(fd: int) -> None:
-    """Take *fd* off the list: somebody else closes it, or its number is free again."""
-    _private.discard(fd)
+def private() -> frozenset[int]:
+    """List the descriptors that no child may have."""
+    return frozenset(_private.fds)
+
+
+def disown(*fds: int) -> None:
+    """Take *fds* off the list: somebody else closes them, or their numbers are free."""
+    _private.change(drop=fds)
 
 
 def close(*fds: int) -> None:
     """Close *fds*, private or not; one that is closed already is no error."""
+    _private.change(drop=fds)
     for fd in fds:
-        _private.discard(fd)
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-
-def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Join numbers to half-open ranges: {3, 4, 5, 9} is (3, 6), (9, 10)."""
-    runs: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if runs and runs[-1][1] == number:
-            runs[-1] = (runs[-1][0], number + 1)
-        else:
-            runs.append((number, number + 1))
-    return runs
-
-
-def _close_private() -> None:
-    # Ranges, because a manager of 500 has 1,000 of them, mostly in a row, and the
-    # kernel closes a range in one call.
-    for low, high in _runs(_private):
-        os.closerange(low, high)
-    _private.clear()
-
-
-os.register_at_fork(after_in_child=_close_private)
 
 
 def pipe() -> tuple[int, int]:
@@ -100,13 +133,14 @@ Entrance = Callable[[Iterable[int]], NoReturn]
 
 
 def fork_each(
-    entrances: Iterable[Entrance], block: Iterable[int] = EVERY_SIGNAL
+    entrances: Iterable[tuple[int, Entrance]], block: Iterable[int] = EVERY_SIGNAL
 ) -> tuple[list[int], OSError | None]:
     """
     Fork once for each of *entrances*, back to back; no child ever comes back here.
 
     Args:
-        entrances: what each child runs, with signals blocked.
+        entrances: for each child the one private descriptor that it may keep (-1:
+            none), and what it runs, with signals blocked.
         block: what to block; those with a handler are enough, and each one costs 2 us.
 
     Returns:
@@ -114,9 +148,11 @@ def fork_each(
     """
     flush()
     pids: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, block)
+    _private.runs()
+    mask = set_mask(SIG_BLOCK, block)
     try:
-        for enter in entrances:
+        for own, enter in entrances:
+            _private.spared = own
             pid = os.fork()
             if pid == 0:
                 try:
@@ -128,7 +164,10 @@ def fork_each(
     except OSError as error:
         return pids, error
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _private.spared = -1
+        set_mask(SIG_SETMASK, mask)
+    # The newborns first, where there are not enough processors for everybody.
+    os.sched_yield()
     return pids, None
 
 
@@ -139,7 +178,7 @@ def fork(enter: Entrance, block: Iterable[int] = EVERY_SIGNAL) -> int:
     Raises:
         OSError: the fork failed; nothing has changed.
     """
-    pids, error = fork_each([enter], block)
+    pids, error = fork_each([(-1, enter)], block)
     if error is not None:
         raise error
     return pids[0]

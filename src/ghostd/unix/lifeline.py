@@ -101,9 +101,12 @@ class FarEnd:
     """The spirit's end of its pipe."""
 
     def __init__(self, fd: int) -> None:
-        """Take the descriptor over; children of the spirit will not have it."""
+        """Speak on *fd*."""
         self.fd: int = fd
-        fork.keep_private(fd)
+
+    def keep(self) -> None:
+        """Take the descriptor over; children of the spirit will not have it."""
+        fork.keep_private(self.fd)
 
     def beat(self, now: float) -> bool:
         """Say alive; False: nobody can hear it any more."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from ghostd.errors import GhostError
+from ghostd.typed import Any
 from ghostd.unix import fork
 
 Handler = Callable[[int, Any], Any]

@@ -125,7 +125,7 @@ def test_private_descriptors_are_closed_in_any_child(door: str) -> None:
     fork.keep_private(*private)
 
     def look() -> tuple[list[bool], bool, int]:
-        return [is_open(fd) for fd in private], is_open(public), len(fork._private)  # noqa: SLF001
+        return [is_open(fd) for fd in private], is_open(public), len(fork.private())
 
     try:
         if door == "os.fork":
@@ -158,9 +158,23 @@ def test_disowned_and_closed_numbers_are_not_closed_again() -> None:
     fork.close(first, -1)
 
 
-def test_many_private_descriptors_are_closed_in_runs() -> None:
-    assert fork._runs({3, 4, 5, 9, 11, 12}) == [(3, 6), (9, 10), (11, 13)]  # noqa: SLF001
-    assert fork._runs(()) == []  # noqa: SLF001
+def test_a_newborn_keeps_its_own_of_many_private_descriptors() -> None:
+    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(40)]
+    own, gap = fds[20], fds.pop(30)
+    os.close(gap)
+    fork.keep_private(*fds)
+
+    def enter(_mask: object) -> NoReturn:
+        kept = [fd for fd in fds if is_open(fd)]
+        os._exit(0 if kept == [own] else 1)
+
+    try:
+        pids, error = fork.fork_each([(own, enter), (own, enter), (-1, enter)])
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        assert (codes, error) == ([0, 0, 1], None)
+        assert in_child(lambda: [fd for fd in fds if is_open(fd)]) == []
+    finally:
+        fork.close(*fds)
 
 
 def test_pipes_are_private_to_this_program_and_never_block() -> None:

@@ -187,6 +187,7 @@ def test_the_spirits_end_is_open_in_none_of_its_children() -> None:
         fork.disown(lifeline.far_fd)
         reachable = in_child(lambda: is_open(lifeline.far_fd))
         far_end = FarEnd(lifeline.far_fd)
+        far_end.keep()
         return siblings, reachable, in_child(lambda: is_open(far_end.fd))
 
     assert in_child(spirit) == (False, True, False)
