@@ -124,6 +124,11 @@ class FileTarget(Target):
 
     def write(self, data: bytes) -> None:
         """Append the line; a short write is completed, at worst mixed, never cut."""
+        if self._fd < 0:
+            # `logging` closes all handlers at exit, but a script's own atexit
+            # functions may run later, and what they say is worth a line.
+            self._fd = _open_log(self.path, None)
+            self._seen = _identity(os.fstat(self._fd))
         if self._stale or self._moved():
             self._follow()
         while data:
@@ -161,9 +166,12 @@ class FileTarget(Target):
         self._stale = True
 
     def close(self) -> None:
-        """Close the file."""
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        """Close the file; a line that comes all the same opens it again."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+        # The number may be that of another file by the next line.
+        self._fd = -1
         super().close()
 
 

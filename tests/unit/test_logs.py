@@ -305,6 +305,21 @@ def test_logrotate(log: Log, path: Path, how: str) -> None:
         assert "after" not in old.read_text()
 
 
+def test_a_line_after_the_close_goes_to_the_log_and_nowhere_else(
+    log: Log, path: Path
+) -> None:
+    """`logging` closes handlers at exit, before a script's own atexit functions."""
+    (target,) = (h for h in log.logger.handlers if isinstance(h, targets.Target))
+    target.close()
+    with open(path.with_name("another"), "w") as other:  # most likely the same number
+        log.info("late")
+        target.close()
+        target.close()
+    assert path.read_text().endswith("late\n")
+    assert path.with_name("another").read_text() == ""
+    assert other.closed
+
+
 def test_every_process_follows_by_itself(log: Log, path: Path) -> None:
     path.rename(path.with_suffix(".1"))
     in_child(lambda: log.info("the child's"))
