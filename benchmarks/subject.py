@@ -7,10 +7,10 @@ What is measured: a small pool, ghostd's or a floor's, as a program of its own.
 The first form stays in the foreground and tells on *report* what happens, in records
 that carry a time of the monotonic clock. The second gives a daemon a command.
 
-The floor has the same heap as ghostd: it imports all that ghostd does, and uses none
-of it. That matters: each module makes every fork dearer, and `threading`, which comes
-with `logging`, runs code of its own in every child. "bare" is the floor without that,
-and shows what the imports alone cost.
+The floor has the same heap as ghostd: it imports all that a running manager has, and
+uses none of it. That matters: each module makes every fork dearer, and `threading`,
+which comes with `logging`, runs code of its own in every child. "bare" is the floor
+without that, and shows what the imports alone cost.
 """
 
 from __future__ import annotations
@@ -186,6 +186,7 @@ def floor_pool(
         sys.path.insert(0, SOURCE)
         import ctypes  # noqa: F401 - to have them is all there is to it
 
+        import ghostd.logs
         import ghostd.manager  # noqa: F401
 
     ghost = Floored(options.hold)

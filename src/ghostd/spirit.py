@@ -13,6 +13,7 @@ import contextlib
 import os
 import select
 import signal
+from _thread import get_ident
 from collections.abc import Iterable
 from time import monotonic
 
@@ -23,6 +24,10 @@ from ghostd.unix.lifeline import FarEnd
 
 if TYPE_CHECKING:
     from ghostd.logs import Log
+
+
+class _Woken(BaseException):
+    """A QUIT struck while the spirit was waiting."""
 
 
 class HasFileno(Protocol):
@@ -50,7 +55,8 @@ class Spirit:
         "_interval",
         "_manager",
         "_presence",
-        "_wake",
+        "_thread",
+        "_waiting",
         "due",
         "generation",
         "ok",
@@ -80,7 +86,8 @@ class Spirit:
         self._manager = manager
         self._interval = interval
         self._graceful = graceful
-        self._wake: tuple[int, int] | None = None
+        self._thread: int = get_ident()
+        self._waiting = False
 
     def begin(self) -> None:
         """Be this process, from now on."""
@@ -105,42 +112,36 @@ class Spirit:
     def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Sleep at most so long, beating; a QUIT or the manager's death ends it."""
         until = monotonic() + seconds
-        poll, before = self._listen()
-        for file in files:
+        poll = select.poll()
+        for file in (self._presence, *files):
             poll.register(file, select.POLLIN)
-        try:
-            while self.ok:
-                now = monotonic()
-                if now >= self.due:
-                    self.beat(finished=False)
-                    continue
-                if now >= until:
-                    break
-                for fd, _ in poll.poll((min(until, self.due) - now) * 1000):
-                    if fd == self._presence:
-                        self._orphaned()
-                    elif self._wake is not None and fd == self._wake[0]:
-                        fork.drain(fd)
-                    else:
-                        until = now
-        finally:
-            if before is not None:
-                signal.set_wakeup_fd(before)
+        main = get_ident() == self._thread
+        while self.ok:
+            now = monotonic()
+            if now >= self.due:
+                self.beat(finished=False)
+                continue
+            if now >= until:
+                break
+            try:
+                # A QUIT that strikes between these lines ends the poll by an exception:
+                # Python would go on polling, and a pipe to wake it costs each spirit
+                # two descriptors and 30 page faults. Other threads are not woken.
+                self._waiting = main
+                ready = poll.poll(self._pause(until) * 1000)
+                self._waiting = False
+            except _Woken:
+                break
+            for fd, _ in ready:
+                if fd == self._presence:
+                    self._orphaned()
+                else:
+                    until = now
         return self.ok
 
-    def _listen(self) -> tuple[select.poll, int | None]:
-        """Have signals wake us too; give what to wait on, and whom they woke before."""
-        poll = select.poll()
-        poll.register(self._presence, select.POLLIN)
-        if self._wake is None:
-            self._wake = fork.pipe()
-            fork.keep_private(*self._wake)
-        poll.register(self._wake[0], select.POLLIN)
-        try:
-            return poll, signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        except ValueError:
-            # Not the main thread: a QUIT is noticed when the wait is over.
-            return poll, None
+    def _pause(self, until: float) -> float:
+        """Say how many seconds to sleep: none if a QUIT came just now."""
+        return max(0.0, min(until, self.due) - monotonic()) if self.ok else 0.0
 
     def on_quit(self, _number: int, _frame: object) -> None:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""
@@ -149,6 +150,9 @@ class Spirit:
         gone = select.select([self._presence], [], [], 0)[0]
         if gone or os.getppid() != self._manager:
             self._orphaned()
+        if self._waiting:
+            self._waiting = False
+            raise _Woken
 
     def _orphaned(self) -> None:
         """Leave because the manager is gone; whoever does not look is ended."""
