@@ -71,6 +71,8 @@ def test_spirits_leave_when_their_manager_is_gone(body: str, closed: str) -> Non
         d.wait_for(lambda: not d.processes, 4)
         assert time.monotonic() - began < 3
         assert len(d.log_lines("left by itself")) == 2
+        # With a thread it is dead to /proc before it can be reaped.
+        d.wait_for(lambda: set(spirits) <= set(d.endings))
         assert [d.endings[pid] for pid in spirits] == [0, 0]
         assert d.ctrl("status").returncode == 1
 
@@ -84,6 +86,7 @@ def test_one_that_never_looks_is_ended_after_graceful_timeout(closed: str) -> No
         began = time.monotonic()
         d.wait_for(lambda: not d.processes)
         assert 0.4 < time.monotonic() - began < 5
+        d.wait_for(lambda: set(spirits) <= set(d.endings))
         assert {d.endings[pid] for pid in spirits} == {-signal.SIGALRM}
 
 
