@@ -80,6 +80,8 @@ def start(ghost: Controlled) -> int:
         return terminal.complain(f"\n{ghost.name} goes on starting on its own")
     if verdict is None:
         _be_daemon(ghost, identity)
+    for note in verdict.notes:
+        terminal.complain(note)
     if verdict.up:
         ghost._daemon.known_pid = verdict.pid
         return 0

@@ -21,7 +21,7 @@ from ghostd.errors import GhostError, Interrupted, StartError
 from ghostd.settings import GhostSettings
 from ghostd.spirit import HasFileno, Outside, Spirit
 from ghostd.typed import TYPE_CHECKING, Any, Protocol
-from ghostd.unix import daemonize, death, fork, privilege, terminal
+from ghostd.unix import daemonize, death, fork, privilege
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.privilege import Identity
@@ -170,12 +170,17 @@ class Daemon:
 
     def live(self, work: Work, identity: Identity | None, *, foreground: bool) -> int:
         """Live the whole life; give the exit code. Raises nothing."""
+        if foreground:
+            # What the log says on standard error need not be said twice.
+            settings = self.settings
+            elsewhere = (settings.logfile, settings.loghandle, settings.logger)
+            self.report = Report(aloud=elsewhere != (None, None, None))
         try:
             self.settle(identity, foreground=foreground)
         except Exception as error:  # noqa: BLE001 - the launcher must hear of anything
             reason = say(error)
-            if foreground:
-                terminal.complain(reason)
+            if foreground and self._log is None:
+                self.report = Report(aloud=True)
             self.report.failed(reason)
             return 1
         self.inbox.reaction = self.reaction(work)
@@ -202,6 +207,8 @@ class Daemon:
             owner = None if identity is None else (identity.uid, identity.gid)
             stream = sys.stderr if foreground else None
             self._log = self._open_log(stream, owner)
+            if self._log.trouble:
+                self.report.note(self._log.trouble)
             if identity is not None:
                 load_late_modules()
             privilege.drop(identity)
@@ -316,4 +323,5 @@ def say(error: BaseException) -> str:
     # The whole of it takes 3 ms to load, and most commands never fail.
     import traceback
 
-    return "".join(traceback.format_exception(error))
+    story = "".join(traceback.format_exception(error))
+    return f"{hooks.describe(error)}\n{story}"

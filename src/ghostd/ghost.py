@@ -291,11 +291,18 @@ class Ghost:
 
     def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """
-        Sleep at most *seconds*; being asked to end cuts it short. Gives `ok`.
+        Sleep at most *seconds*, or until there is something to read. Gives `ok`.
 
-        So does anything to read on one of *files*, which are descriptors or have one,
-        such as a listening socket. Python's own ``time.sleep`` goes on sleeping after
-        a signal.
+        In the main thread it ends at once when the daemon or the spirit is asked to
+        end (a spirit by QUIT or by the manager's death); that holds for a plain ghost,
+        too. In a spirit it beats while it waits, so it may last longer than
+        `heartbeat_timeout`. Python's own ``time.sleep`` does neither.
+
+        Args:
+            seconds: at most so long, from 0.
+            files: descriptors, or what has one (``fileno()``), such as a listening
+                socket; anything to read on one of them, or its end, ends the wait.
+                Which one it was is not told.
         """
         settings.a_duration("seconds", seconds)
         return self._daemon.wait(seconds, *files)

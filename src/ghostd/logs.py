@@ -58,6 +58,7 @@ class Log:
     def __init__(self, logger: logging.Logger) -> None:
         """Wrap a logger of the standard library's."""
         self.logger = logger
+        self.trouble: str = ""
 
     def trace(self, message: object, *args: object, **kwargs: Any) -> None:
         """Log what only somebody who follows every step wants to see."""
@@ -237,4 +238,6 @@ def open_log(
     logger.setLevel(LEVELS[settings.loglevel])
     # Handlers of the root logger would write each line a second time.
     logger.propagate = False
-    return Log(logger)
+    log = Log(logger)
+    log.trouble = target.trouble
+    return log

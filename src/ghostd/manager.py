@@ -92,7 +92,7 @@ class Manager:
         log: where log lines go.
         inbox: an open signal inbox.
         become: called in each newborn with its `Spirit`, before the body runs.
-        ready: called once when the pool is up.
+        ready: called once when the pool is up, with how many are healthy and wanted.
         housekeeping: called about once a minute.
         boot_deadline: when whoever started us wants a verdict; None: never.
         clock: seconds, monotonic.
@@ -109,7 +109,7 @@ class Manager:
         inbox: SignalInbox,
         *,
         become: Callable[[Spirit], None],
-        ready: Callable[[], None] = lambda: None,
+        ready: Callable[[int, int], None] = lambda healthy, wanted: None,  # noqa: ARG005
         housekeeping: Callable[[], None] = lambda: None,
         boot_deadline: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -244,7 +244,9 @@ class Manager:
     ) -> Iterator[Event]:
         """Give what happened: signals and wishes, then beats, then deaths."""
         sweep = timed
-        if self._inbox.fd in fds:
+        # A signal may have come after the wait was over: a Ctrl-C ends the spirits too,
+        # and nobody must replace them before the manager knows that it has to end.
+        if self._inbox.fd in fds or self._inbox.waiting:
             for number, times in self._inbox.take().items():
                 sweep = sweep or number == signal.SIGCHLD
                 yield from self._signalled(number, times)
@@ -304,7 +306,7 @@ class Manager:
                 extra = {"event": action.event, **action.fields}
                 self._log.write(action.level, action.text, extra)
             case Ready():
-                self._ready()
+                self._ready(self.pool.healthy, self.pool.wanted)
             case _:
                 assert_never(action)
 

@@ -211,7 +211,7 @@ class Prefork(Ghost):
             self.log,
             life.inbox,
             become=self._become,
-            ready=life.report.ready,
+            ready=self._ready,
             housekeeping=self._keep_house,
             boot_deadline=life.boot_deadline,
         )
@@ -289,6 +289,12 @@ class Prefork(Ghost):
     def _serve(self) -> int:
         result: object = self.startup()  # an override may give anything
         return result if isinstance(result, int) else 0
+
+    def _ready(self, healthy: int, wanted: int) -> None:
+        report = self._daemon.report
+        if healthy < wanted:
+            report.note(f"{healthy} of {wanted} spirits have had their first beat yet")
+        report.ready()
 
     def _become(self, spirit: Spirit) -> None:
         self._spirit = self._daemon.spirit = spirit

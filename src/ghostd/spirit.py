@@ -10,6 +10,7 @@ whatever the body does, the process ends by `os._exit` here, so no frame, no
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -132,7 +133,9 @@ class Spirit:
                 self._waiting = False
             except _Woken:
                 break
-            for fd, _ in ready:
+            for fd, what in ready:
+                if what & select.POLLNVAL:
+                    raise OSError(errno.EBADF, f"{fd} is not an open descriptor")
                 if fd == self._presence:
                     self._orphaned()
                 else:
@@ -147,8 +150,9 @@ class Spirit:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""
         self.ok = False
         # A dying manager's pipe hangs up a moment before it stops being our parent.
-        gone = select.select([self._presence], [], [], 0)[0]
-        if gone or os.getppid() != self._manager:
+        poll = select.poll()
+        poll.register(self._presence, select.POLLIN)
+        if poll.poll(0) or os.getppid() != self._manager:
             self._orphaned()
         if self._waiting:
             self._waiting = False
@@ -175,7 +179,9 @@ def _watch_presence(presence: int, pid: int) -> None:
     import threading
 
     def watch() -> None:
-        select.select([presence], [], [])
+        poll = select.poll()
+        poll.register(presence, select.POLLIN)
+        poll.poll()
         os.kill(pid, signal.SIGQUIT)
 
     threading.Thread(target=watch, name="ghostd-presence", daemon=True).start()
@@ -191,8 +197,8 @@ class Outside:
 
     def __init__(self) -> None:
         """Be not well yet: that comes with the start."""
-        self.due = float("inf")
-        self.ok = False
+        self.due: float = float("inf")
+        self.ok: bool = False
 
     def beat(self, finished: bool) -> bool:  # noqa: ARG002 - a spirit's signature
         """Send nothing to nobody."""

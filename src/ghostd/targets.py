@@ -43,6 +43,7 @@ class Target(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lost: int = 0
+        self.trouble: str = ""
         self._loser = 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -259,7 +260,7 @@ class SyslogTarget(Target):
     _LONGEST = 8192
 
     def __init__(self, ident: str, facility: str, options: tuple[str, ...]) -> None:
-        """Name the daemon; connect at once if the options say ``ndelay``."""
+        """Name the daemon; stay connected if the options say ``ndelay``."""
         super().__init__()
         # In most processes that import ghostd nobody logs to syslog.
         import socket
@@ -271,9 +272,15 @@ class SyslogTarget(Target):
         self._facility = FACILITIES.index(facility)
         self._options = options
         self._socket: Any = None
-        if "ndelay" in options:
-            with contextlib.suppress(OSError):
-                self._connect()
+        try:
+            self._connect()
+        except OSError:
+            self.trouble = (
+                f"No syslog service answers at {SYSLOG_SOCKETS[0]}: until one does, "
+                "log lines are lost; a logfile would keep them"
+            )
+        if "ndelay" not in options:
+            self.reopen()
 
     def text(self, record: logging.LogRecord) -> bytes:
         """Make the line as RFC 3164 has it."""

@@ -202,6 +202,8 @@ class Pool:
 
     def _on_early_death(self, event: Exited, now: float) -> None:
         reason = f"Spirit {event.pid} stopped too early: {event.words}"
+        if event.clean:
+            reason += "; its body returned without a tick()"
         reason = f"{reason}\n{event.last_words}".strip()
         if self._proven:
             self._boot_death = reason

@@ -4,7 +4,8 @@ Tools for tests of daemons: real ones on a leash, a world without time, and a re
 Nothing in ghostd imports this package; it may import everything.
 """
 
-from ghostd.testing.daemon import Daemon, DaemonError
+from ghostd.settings import PoolSettings
+from ghostd.testing.daemon import Daemon, DaemonError, Foreground
 from ghostd.testing.referee import INVARIANTS, Referee, Violation
 from ghostd.testing.world import (
     CRASHING,
@@ -50,6 +51,8 @@ __all__ = [
     "DaemonError",
     "FakeClock",
     "Faults",
+    "Foreground",
+    "PoolSettings",
     "Referee",
     "Temperament",
     "Violation",

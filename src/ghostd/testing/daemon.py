@@ -188,10 +188,10 @@ class Daemon:
 
     def __enter__(self) -> Self:
         """Make the folder and the nanny."""
-        self.folder = Path(tempfile.mkdtemp(prefix="ghostd-"))
+        self.folder: Path = Path(tempfile.mkdtemp(prefix="ghostd-"))
         self.folder.chmod(0o755)  # a daemon that drops root must be able to enter
         is_path = isinstance(self._given, Path) or "\n" not in self._given
-        self.script = (
+        self.script: Path = (
             Path(self._given).resolve() if is_path else self.folder / self._name
         )
         if not is_path:

@@ -116,16 +116,16 @@ class Life:
 
     def __init__(self, pid: int, slot: int, generation: int, born: float) -> None:
         """Open a page."""
-        self.pid = pid
-        self.slot = slot
-        self.generation = generation
-        self.born = born
-        self.heard = born
-        self.beat = False
+        self.pid: int = pid
+        self.slot: int = slot
+        self.generation: int = generation
+        self.born: float = born
+        self.heard: float = born
+        self.beat: bool = False
         self.left_at: float | None = None
         self.killed_at: float | None = None
-        self.told = False
-        self.silent = False
+        self.told: bool = False
+        self.silent: bool = False
 
     @property
     def active(self) -> bool:
@@ -155,9 +155,9 @@ class Streak:
 
     def __init__(self, budget: int) -> None:
         """Start without one."""
-        self.budget = budget
-        self.count = 0
-        self.last = float("-inf")
+        self.budget: int = budget
+        self.count: int = 0
+        self.last: float = float("-inf")
 
     def add(self, now: float) -> None:
         """Count one more."""
@@ -209,11 +209,11 @@ class Referee:
         """Open an empty book."""
         self.settings = settings
         self.lives: dict[int, Life] = {}
-        self.wanted = settings.spirits
-        self.generation = 0
-        self.stop = 0
-        self.births = 0
-        self.ready = False
+        self.wanted: int = settings.spirits
+        self.generation: int = 0
+        self.stop: int = 0
+        self.births: int = 0
+        self.ready: bool = False
         self._now = now
         self._boot_deadline = boot_deadline
         self._limit = settings.heartbeat_interval + settings.heartbeat_timeout

@@ -69,7 +69,7 @@ class FakeClock:
 
     def __init__(self, now: float = 1000.0) -> None:
         """Begin at *now* seconds."""
-        self.now = now
+        self.now: float = now
 
     def __call__(self) -> float:
         """Read the time, seconds."""
@@ -219,15 +219,15 @@ class Spirit:
 
     def __init__(self, pid: int, temperament: Temperament) -> None:
         """Begin, silently."""
-        self.pid = pid
-        self.temperament = temperament
-        self.beats = 0
+        self.pid: int = pid
+        self.temperament: Temperament = temperament
+        self.beats: int = 0
         self.mail: list[Event] = []
-        self.heard = False
-        self.how = ""
-        self.leaving = False
-        self.killed = False
-        self.dead = False
+        self.heard: bool = False
+        self.how: str = ""
+        self.leaving: bool = False
+        self.killed: bool = False
+        self.dead: bool = False
 
 
 class World:
@@ -268,17 +268,17 @@ class World:
     ) -> None:
         """Begin a world in which nothing has happened yet."""
         self.settings = settings
-        self.clock = FakeClock()
+        self.clock: FakeClock = FakeClock()
         now = self.clock.now
         if boot_deadline is not None:
             boot_deadline += now
-        self.rng = Random(seed)  # noqa: S311 - dice, no secrets
-        self.faults = faults
-        self.pool = pool(settings, now, boot_deadline, self.rng.random())
-        self.referee = Referee(settings, now, boot_deadline)
+        self.rng: Random = Random(seed)  # noqa: S311 - dice, no secrets
+        self.faults: Faults = faults
+        self.pool: Pool = pool(settings, now, boot_deadline, self.rng.random())
+        self.referee: Referee = Referee(settings, now, boot_deadline)
         self.spirits: dict[int, Spirit] = {}
         self.history: deque[tuple[float, Event | Action]] = deque(maxlen=keep)
-        self.turns = 0
+        self.turns: int = 0
         self.counts: Counter[str] = Counter()
         # Shorter than a spirit may be silent, so that a stop of the whole machine
         # can never fit in between unseen: a wait and the lateness that nobody
@@ -286,7 +286,9 @@ class World:
         share = min(settings.heartbeat_interval, settings.heartbeat_timeout / 2)
         self.patience = share
         self.lateness = share
-        self.choose = temperaments if callable(temperaments) else in_turn(temperaments)
+        self.choose: Choose = (
+            temperaments if callable(temperaments) else in_turn(temperaments)
+        )
         self._births = 0
         self._pids = count(100)
         self._forks_fail_until = -NEVER

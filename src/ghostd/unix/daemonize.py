@@ -14,7 +14,7 @@ import select
 import sys
 import time
 
-from ghostd.unix import doors, fork
+from ghostd.unix import doors, fork, terminal
 from ghostd.values import Value
 
 STDERR = 2
@@ -29,19 +29,27 @@ class Verdict(Value):
         up: it runs, as far as it can be told.
         pid: its process id, 0 when it never had one that counts.
         reason: why it is not up, a readable block; "" if it is.
+        notes: what whoever started it should know all the same.
     """
 
     up: bool
     pid: int
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Report:
     """The daemon's end of the pipe to its launcher; every method may be repeated."""
 
-    def __init__(self, fd: int = -1) -> None:
-        """Take the descriptor over; -1: nobody is waiting."""
+    def __init__(self, fd: int = -1, *, aloud: bool = False) -> None:
+        """
+        Take the descriptor over; -1: nobody is waiting.
+
+        *aloud*: say notes and failures on standard error, for a daemon in the
+        foreground whose log goes elsewhere.
+        """
         self._fd = fd
+        self._aloud = aloud
         if fd >= 0:
             fork.keep_private(fd)
 
@@ -54,6 +62,10 @@ class Report:
         self._send("ready", "")
         self.close()
 
+    def note(self, text: str) -> None:
+        """Say something that whoever started the daemon should know."""
+        self._send("note", text)
+
     def failed(self, reason: str) -> None:
         """Say why the daemon will not be up; it hangs up when it is gone."""
         self._send("failed", reason)
@@ -64,6 +76,8 @@ class Report:
         self._fd = -1
 
     def _send(self, word: str, text: str) -> None:
+        if self._aloud and word in {"note", "failed"}:
+            terminal.complain(text)
         if self._fd < 0:
             return
         data = f"{word} {text}".encode("utf-8", "replace").replace(_SEPARATOR, b"")
@@ -82,10 +96,14 @@ def listen(fd: int, deadline: float) -> Verdict:
     data = b""
     pid = 0
     reason = ""
+    notes: list[str] = []
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
     while True:
-        patience = None if reason else max(0.0, deadline - time.monotonic())
-        if not select.select([fd], [], [], patience)[0]:
-            return Verdict(up=True, pid=pid)
+        patience = None if reason else max(0.0, deadline - time.monotonic()) * 1000
+        if not poll.poll(patience):
+            notes.append("It is still on its way: no word from it yet")
+            return Verdict(up=True, pid=pid, notes=tuple(notes))
         chunk = os.read(fd, 65536)
         if not chunk:
             return Verdict(up=False, pid=pid, reason=reason or _silent_end(pid))
@@ -95,7 +113,9 @@ def listen(fd: int, deadline: float) -> Verdict:
             if word == "pid":
                 pid = int(text)
             elif word == "ready":
-                return Verdict(up=True, pid=pid)
+                return Verdict(up=True, pid=pid, notes=tuple(notes))
+            elif word == "note":
+                notes.append(text)
             else:
                 reason = text
 

@@ -118,6 +118,11 @@ class SignalInbox:
         if number not in self.adopted and signal.getsignal(number) == self._note:
             signal.signal(number, signal.SIG_DFL)
 
+    @property
+    def waiting(self) -> bool:
+        """Tell whether a signal was noted and not taken yet."""
+        return bool(self._noted)
+
     def take(self) -> dict[int, int]:
         """Empty the inbox: how often each signal struck, in order of first arrival."""
         fork.drain(self.fd)
