@@ -110,7 +110,7 @@ docs: $(DEV) ## build/docs/index.html; warnings are errors
 
 .PHONY: clean
 clean: ## all that can be made again
-	rm -rf .venv .venvs build dist docs/reference/generated \
+	rm -rf .venv .venvs build dist \
 	    .coverage .coverage.* .hypothesis \
 	    .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find src tests examples benchmarks docs tools -name __pycache__ -prune \

@@ -50,7 +50,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", rf"({_stdlib})\..+"),
     (r"py:.*", _builtins),
-    (r"py:class", "Path"),  # pathlib's, in a signature that autodoc cannot evaluate
+    # In signatures that autodoc cannot evaluate, so that the module is not known.
+    (r"py:class", "Choose|Path|Pool|PoolSettings"),
 ]
 
 

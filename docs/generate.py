@@ -1,6 +1,8 @@
 """
 The pages of the reference that are drawn from the code, made anew at each build.
 
+They are committed, so that a link to them works in a checkout; a test compares them.
+
 What a table says stands once, in the code: settings in `ghostd.settings`, signals in
 `ghostd.manager`, phases in `ghostd.core.member`, log events where they are logged.
 """
