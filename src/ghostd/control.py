@@ -99,7 +99,7 @@ def _be_daemon(ghost: Controlled, identity: Identity | None) -> NoReturn:
     try:
         code = ghost._daemon.live(ghost, identity, foreground=False)
     finally:
-        os._exit(code)
+        os._exit(code & 0xFF)
 
 
 def become_daemon(ghost: Controlled) -> None:
@@ -159,6 +159,10 @@ def stop(ghost: Controlled) -> int:
         ghost._daemon.filepid.clear_away()
         return 0
     try:
+        if process.pid in (os.getpid(), os.getppid()) and ghost._daemon.inbox.is_open:
+            # A hook or a body asks its own daemon: it cannot wait for its own end.
+            process.send(signal.SIGQUIT)
+            return -process.pid
         return _stop(ghost, process)
     except PermissionError:
         raise GhostError(
@@ -181,13 +185,13 @@ def _stop(ghost: Controlled, process: Process) -> int:
                 "(Ctrl-C leaves it finishing on its own)"
             )
         gone = process.ends_within(patience)
+        if not gone:
+            process.send(signal.SIGTERM)
+            process.send(signal.SIGCONT)
+            gone = process.ends_within(IMMEDIATE)
     except KeyboardInterrupt:
         terminal.complain(f"\n{process.pid} is finishing on its own")
         return -process.pid
-    if not gone:
-        process.send(signal.SIGTERM)
-        process.send(signal.SIGCONT)
-        gone = process.ends_within(IMMEDIATE)
     if not gone:
         gone = process.end_with_children(IMMEDIATE)
     if gone:

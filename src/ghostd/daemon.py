@@ -9,11 +9,13 @@ in words, with the traceback of the user's code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import sys
 import time
+from _thread import get_ident
 from collections.abc import Callable, Iterable
 
 from ghostd import hooks
@@ -24,6 +26,7 @@ from ghostd.typed import TYPE_CHECKING, Any, Protocol
 from ghostd.unix import daemonize, death, fork, privilege
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
+from ghostd.unix.poller import milliseconds
 from ghostd.unix.privilege import Identity
 from ghostd.unix.signals import SignalInbox
 
@@ -47,6 +50,9 @@ SLACK = 0.25
 
 class Work(Protocol):
     """What a daemon does with its life: the user's hooks."""
+
+    _has_loop: bool
+    """It answers signals from a loop of its own, once that runs."""
 
     def init(self) -> object:
         """Do something in the daemon before its work."""
@@ -78,6 +84,7 @@ class Daemon:
         known_pid: the pid that the launcher was told.
         spirit: in a spirit what it is, elsewhere an `Outside`.
         interrupted: a signal asked it to end.
+        insisted: another one asked after that.
     """
 
     def __init__(
@@ -93,6 +100,8 @@ class Daemon:
         self.known_pid = 0
         self.spirit: Spirit | Outside = Outside()
         self.interrupted: bool = False
+        self.insisted: bool = False
+        self._thread = get_ident()
         self._log: Log | None = None
 
     @property
@@ -121,6 +130,7 @@ class Daemon:
         """Forget that anything was asked or said."""
         self.spirit.ok = False
         self.interrupted = False
+        self.insisted = False
 
     def begin(self) -> None:
         """Be well from now on."""
@@ -141,7 +151,7 @@ class Daemon:
             StartError: no fork, or no descriptor left.
         """
         daemonize.open_standard_streams()
-        meant = daemonize.activated()
+        meant = daemonize.activated() | _descriptors(self.settings.loghandle)
         deadline = time.monotonic() + self.settings.start_timeout
         try:
             read, write = fork.pipe()
@@ -269,15 +279,18 @@ class Daemon:
 
         def react(number: int) -> None:
             if number in ENDING:
-                insists = self.interrupted and number != signal.SIGQUIT
+                self.insisted = self.interrupted and number != signal.SIGQUIT
                 self.interrupted = True
                 self.spirit.ok = False
-                if insists:
-                    raise Interrupted(0)
+            elif work._has_loop:
+                return  # a manager takes it when it comes to it
             elif number == signal.SIGUSR1:
                 self.log.reopen()
             else:
                 hooks.call(self.log, float("inf"), "hangup", work.hangup)
+            # Also one that struck inside of hangup(), where it was caught.
+            if self.insisted:
+                raise Interrupted(0)
 
         return react
 
@@ -289,16 +302,28 @@ class Daemon:
         poll = select.poll()
         for file in files:
             poll.register(file, select.POLLIN)
-        # In a hook of the manager's the wake-up pipe is not ours to empty.
-        plain = self.inbox.reaction is not None
+        # In a hook of the manager's the wake-up pipe is not ours to empty, and Python
+        # wakes the main thread alone.
+        plain = self.inbox.reaction is not None and get_ident() == self._thread
         if plain:
             poll.register(self.inbox.fd, select.POLLIN)
         while self.spirit.ok and (left := until - time.monotonic()) > 0:
-            for fd, _ in poll.poll(left * 1000):
-                if not plain or fd != self.inbox.fd:
+            for fd, what in poll.poll(milliseconds(left)):
+                if plain and fd == self.inbox.fd:
+                    fork.drain(fd)
+                elif what & select.POLLNVAL:
+                    raise OSError(errno.EBADF, f"{fd} is not an open descriptor")
+                else:
                     return self.spirit.ok
-                fork.drain(fd)
         return self.spirit.ok
+
+
+def _descriptors(handle: Any) -> set[int]:
+    """Give the descriptor of a log handle, which may have come through an exec."""
+    try:
+        return {handle.fileno()}
+    except (AttributeError, OSError, ValueError):
+        return set()
 
 
 def load_late_modules() -> None:

@@ -65,6 +65,7 @@ class Ghost:
 
     _CHECKS: ClassVar[dict[str, settings.Check]] = settings.GHOST_CHECKS
     _patience = 7.0
+    _has_loop = False
 
     def __init__(self, **keywords: Any) -> None:
         """Check every keyword at once, here, in the terminal of whoever made it."""
@@ -76,9 +77,11 @@ class Ghost:
         for path in ("pidfile", "logfile"):
             if path in given:
                 given[path] = os.path.abspath(given[path])
-        given.setdefault("pidfile", os.path.abspath(f"{given['name']}.pid"))
+        if "pidfile" not in given:
+            given["pidfile"] = os.path.abspath(f"{given['name']}.pid")
         self.settings: GhostSettings = GhostSettings(**given)
         for name in self.HOOKS:
+            _a_hook(name, getattr(type(self), name))
             if keywords.get(name) is not None:
                 setattr(self, name, MethodType(_a_hook(name, keywords[name]), self))
         self._daemon = Daemon(self.settings, self._signals())
@@ -350,7 +353,8 @@ def _a_hook(name: str, value: Any) -> Any:
     """Check a callable that was given for a hook."""
     if not callable(value):
         raise settings.refuse(name, value, "a callable that takes the object first")
-    code = getattr(value, "__code__", None) or getattr(
+    inner = getattr(value, "func", value)  # of a partial
+    code = getattr(inner, "__code__", None) or getattr(
         type(value).__call__, "__code__", None
     )
     if code is not None and code.co_flags & _ASYNCHRONOUS:

@@ -211,6 +211,7 @@ class Manager:
     def _turn(self) -> None:
         due = self._due()
         self._call("waitup")
+        self._inbox.arm()
         ready = self._poller.wait(0.0 if self._wishes else due - self._clock())
         now = self._clock()
         late = now - due
@@ -265,7 +266,7 @@ class Manager:
         if number in self._inbox.adopted:
             handler = self._inbox.adopted[number]
             self._call_plain(
-                f"handler of {signal.Signals(number).name}", handler, number, None
+                f"handler of {child.signal_name(number)}", handler, number, None
             )
             return
         match number:

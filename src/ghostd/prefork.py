@@ -75,6 +75,8 @@ class Prefork(Ghost):
         SettingsError: a keyword is unknown, or its value is not allowed.
     """
 
+    _has_loop = True
+
     HOOKS: ClassVar[tuple[str, ...]] = (
         *Ghost.HOOKS,
         "finish",

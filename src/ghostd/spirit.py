@@ -22,13 +22,10 @@ from ghostd.hooks import Hooks, describe
 from ghostd.typed import TYPE_CHECKING, NoReturn, Protocol
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
+from ghostd.unix.poller import milliseconds
 
 if TYPE_CHECKING:
     from ghostd.logs import Log
-
-
-class _Woken(BaseException):
-    """A QUIT struck while the spirit was waiting."""
 
 
 class HasFileno(Protocol):
@@ -57,7 +54,7 @@ class Spirit:
         "_manager",
         "_presence",
         "_thread",
-        "_waiting",
+        "_wake",
         "due",
         "generation",
         "ok",
@@ -88,7 +85,7 @@ class Spirit:
         self._interval = interval
         self._graceful = graceful
         self._thread: int = get_ident()
-        self._waiting = False
+        self._wake: tuple[int, int] | None = None
 
     def begin(self) -> None:
         """Be this process, from now on."""
@@ -100,6 +97,7 @@ class Spirit:
         now = monotonic()
         if os.getpid() != self.pid:
             # A child of the spirit's: it must not vouch for its parent.
+            self.due = float("inf")
             return self.ok
         if now >= self.due:
             self.due = now + self._interval
@@ -116,35 +114,47 @@ class Spirit:
         poll = select.poll()
         for file in (self._presence, *files):
             poll.register(file, select.POLLIN)
-        main = get_ident() == self._thread
-        while self.ok:
-            now = monotonic()
-            if now >= self.due:
-                self.beat(finished=False)
-                continue
-            if now >= until:
-                break
-            try:
-                # A QUIT that strikes between these lines ends the poll by an exception:
-                # Python would go on polling, and a pipe to wake it costs each spirit
-                # two descriptors and 30 page faults. Other threads are not woken.
-                self._waiting = main
-                ready = poll.poll(self._pause(until) * 1000)
-                self._waiting = False
-            except _Woken:
-                break
-            for fd, what in ready:
-                if what & select.POLLNVAL:
-                    raise OSError(errno.EBADF, f"{fd} is not an open descriptor")
-                if fd == self._presence:
-                    self._orphaned()
-                else:
-                    until = now
+        # Python wakes the main thread alone; another would take its wake-ups away, and
+        # sees a QUIT when its own wait is over.
+        wake = self._open_wake() if get_ident() == self._thread else None
+        before = -1
+        if wake is not None:
+            poll.register(wake[0], select.POLLIN)
+            before = signal.set_wakeup_fd(wake[1], warn_on_full_buffer=False)
+        try:
+            while self.ok and not self._doze(poll, wake, until):
+                pass
+        finally:
+            if wake is not None:
+                signal.set_wakeup_fd(before)
         return self.ok
 
-    def _pause(self, until: float) -> float:
-        """Say how many seconds to sleep: none if a QUIT came just now."""
-        return max(0.0, min(until, self.due) - monotonic()) if self.ok else 0.0
+    def _doze(
+        self, poll: select.poll, wake: tuple[int, int] | None, until: float
+    ) -> bool:
+        """Beat if that is due, else sleep once; tell whether the wait is over."""
+        now = monotonic()
+        if now >= self.due:
+            self.beat(finished=False)
+            return False
+        over = now >= until
+        pause = 0.0 if over else min(until, self.due) - now
+        for fd, what in poll.poll(milliseconds(pause)):
+            if fd == self._presence:
+                self._orphaned()
+            elif wake is not None and fd == wake[0]:
+                fork.drain(fd)
+            elif what & select.POLLNVAL:
+                raise OSError(errno.EBADF, f"{fd} is not an open descriptor")
+            else:
+                over = True
+        return over
+
+    def _open_wake(self) -> tuple[int, int]:
+        if self._wake is None:
+            self._wake = fork.pipe()
+            fork.keep_private(*self._wake)
+        return self._wake
 
     def on_quit(self, _number: int, _frame: object) -> None:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""
@@ -154,16 +164,14 @@ class Spirit:
         poll.register(self._presence, select.POLLIN)
         if poll.poll(0) or os.getppid() != self._manager:
             self._orphaned()
-        if self._waiting:
-            self._waiting = False
-            raise _Woken
 
     def _orphaned(self) -> None:
         """Leave because the manager is gone; whoever does not look is ended."""
         self.ok = False
         if os.getpid() == self.pid:
             # Nobody else is left to keep the graceful timeout.
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, max(0.001, self._graceful))
 
     def arm(self) -> None:

@@ -47,11 +47,17 @@ class Ended(Value):
             return f"exit code {self.code}"
         if self.signal is None:
             return "unknown: its exit status was taken by somebody else"
-        try:
-            name = signal.Signals(self.signal).name
-        except ValueError:
-            name = f"signal {self.signal}"
-        return f"killed by {name}" + (", core dumped" if self.core else "")
+        return f"killed by {signal_name(self.signal)}" + (
+            ", core dumped" if self.core else ""
+        )
+
+
+def signal_name(number: int) -> str:
+    """Name a signal, also one that has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Child:

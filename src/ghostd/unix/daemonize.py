@@ -15,9 +15,11 @@ import sys
 import time
 
 from ghostd.unix import doors, fork, terminal
+from ghostd.unix.poller import milliseconds
 from ghostd.values import Value
 
 STDERR = 2
+_HALF = 16_384
 _SEPARATOR = b"\0"
 
 
@@ -83,7 +85,10 @@ class Report:
         data = f"{word} {text}".encode("utf-8", "replace").replace(_SEPARATOR, b"")
         # A launcher that was killed cannot be told; the daemon lives on.
         with contextlib.suppress(OSError):
-            os.write(self._fd, data[:32_768] + _SEPARATOR)
+            # Of a long story the beginning and the end tell most.
+            if len(data) > 2 * _HALF:
+                data = data[:_HALF] + b"\n[...]\n" + data[-_HALF:]
+            os.write(self._fd, data + _SEPARATOR)
 
 
 def listen(fd: int, deadline: float) -> Verdict:
@@ -100,7 +105,7 @@ def listen(fd: int, deadline: float) -> Verdict:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while True:
-        patience = None if reason else max(0.0, deadline - time.monotonic()) * 1000
+        patience = None if reason else milliseconds(deadline - time.monotonic())
         if not poll.poll(patience):
             notes.append("It is still on its way: no word from it yet")
             return Verdict(up=True, pid=pid, notes=tuple(notes))
@@ -146,13 +151,20 @@ def detach(report: tuple[int, int]) -> tuple[int, Report | None]:
 
     Returns:
         In the launcher the pid of the process in between, to be waited for, and
-        None; in the daemon 0 and its `Report`.
+        None; in the daemon 0 and its `Report`, with every signal still blocked.
     """
     read, write = report
     fork.flush()
-    pid = os.fork()
+    # A Ctrl-C in between would be raised in the script, in three processes.
+    mask = fork.set_mask(fork.SIG_BLOCK, fork.EVERY_SIGNAL)
+    try:
+        pid = os.fork()
+    except OSError:
+        fork.set_mask(fork.SIG_SETMASK, mask)
+        raise
     if pid:
         fork.close(write)
+        fork.set_mask(fork.SIG_SETMASK, mask)
         return pid, None
     os.setsid()
     try:

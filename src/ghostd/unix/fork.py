@@ -33,7 +33,7 @@ class _Private:
 
     def __init__(self) -> None:
         self.fds: set[int] = set()
-        self.spared = -1
+        self.spared: int | None = None
         self._runs: list[tuple[int, int]] | None = None
 
     def change(self, *, add: Iterable[int] = (), drop: Iterable[int] = ()) -> None:
@@ -61,11 +61,13 @@ class _Private:
         kernel closes a range in one call.
         """
         for low, high in self.runs():
-            if low <= self.spared < high:
-                os.closerange(low, self.spared)
-                low = self.spared + 1  # noqa: PLW2901 - the rest of the same range
+            spared = -1 if self.spared is None else self.spared
+            if low <= spared < high:
+                os.closerange(low, spared)
+                low = spared + 1  # noqa: PLW2901 - the rest of the same range
             os.closerange(low, high)
-        self.__init__()  # type: ignore[misc]  # a child begins anew
+        self.fds = set()
+        self._runs = None
 
 
 _private = _Private()
@@ -81,6 +83,11 @@ def keep_private(*fds: int) -> None:
     The rule also holds for children that a hook forks with ``os.fork``.
     """
     _private.change(add=fds)
+
+
+def is_birth() -> bool:
+    """Tell whether the fork that is going on is one of `fork_each`."""
+    return _private.spared is not None
 
 
 def private() -> frozenset[int]:
@@ -156,6 +163,7 @@ def fork_each(
             pid = os.fork()
             if pid == 0:
                 try:
+                    _private.spared = None
                     enter(mask)
                 finally:
                     # Whatever enter() did, no frame of the parent may run here.
@@ -164,7 +172,7 @@ def fork_each(
     except OSError as error:
         return pids, error
     finally:
-        _private.spared = -1
+        _private.spared = None
         set_mask(SIG_SETMASK, mask)
     # The newborns first, where there are not enough processors for everybody.
     os.sched_yield()

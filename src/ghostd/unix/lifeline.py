@@ -103,10 +103,12 @@ class FarEnd:
     def __init__(self, fd: int) -> None:
         """Speak on *fd*."""
         self.fd: int = fd
+        self._inode = 0
 
     def keep(self) -> None:
         """Take the descriptor over; children of the spirit will not have it."""
         fork.keep_private(self.fd)
+        self._inode = os.fstat(self.fd).st_ino
 
     def beat(self, now: float) -> bool:
         """Say alive; False: nobody can hear it any more."""
@@ -128,6 +130,10 @@ class FarEnd:
         if self.fd < 0:
             return True
         try:
+            if self._inode not in (0, os.fstat(self.fd).st_ino):
+                # The body closed it, and the number is a file's of its own by now.
+                self.fd = -1
+                return True
             os.write(self.fd, data)
         except BlockingIOError:
             return True  # full, so the manager has plenty to read

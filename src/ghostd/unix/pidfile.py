@@ -55,14 +55,23 @@ class Pidfile:
         Raises:
             PidfileError: the file is none of a daemon, or its word cannot be trusted.
         """
-        try:
-            fd = self._open()
-        except FileNotFoundError:
-            return 0
-        try:
-            if self._lock(fd, fcntl.LOCK_SH):
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._running()
+            except FileNotFoundError:
                 return 0
-            return self._number(fd)
+            except PidfileError:
+                # Caught while the daemon ended, or while another command took hold of
+                # a stale file; what lasts is no such moment.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.002)
+
+    def _running(self) -> int:
+        fd = self._open()
+        try:
+            return 0 if self._lock(fd, fcntl.LOCK_SH) else self._number(fd)
         finally:
             os.close(fd)
 

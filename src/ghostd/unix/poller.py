@@ -10,6 +10,14 @@ READABLE = select.POLLIN
 HUNG_UP = select.POLLHUP | select.POLLERR
 
 
+LONGEST = 2.0**31 - 1
+
+
+def milliseconds(seconds: float) -> float:
+    """Give what poll() takes for so many seconds: never negative, 24 days at most."""
+    return min(max(0.0, seconds) * 1000, LONGEST)
+
+
 class Poller:
     """
     Waits for any of its descriptors.
@@ -49,7 +57,7 @@ class Poller:
         """Wait, at most so long (None: for ever); give descriptors with their masks."""
         if seconds is None:
             return self._poll.poll()
-        return self._poll.poll(max(0.0, seconds) * self._unit)
+        return self._poll.poll(milliseconds(seconds) / 1000 * self._unit)
 
     def close(self) -> None:
         """Give the descriptor back."""

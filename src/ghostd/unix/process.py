@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from ghostd.unix import child, doors
+from ghostd.unix.poller import milliseconds
 
 LOOK = 0.005
 
@@ -55,7 +56,7 @@ class Process:
         if self._fd >= 0:
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
-            return bool(poll.poll(max(0.0, seconds) * 1000))
+            return bool(poll.poll(milliseconds(seconds)))
         deadline = time.monotonic() + seconds
         while self._still() and child.state(self.pid) != "Z":
             if time.monotonic() >= deadline:

@@ -9,6 +9,7 @@ one SIGCHLD, so the bytes say *look*, not *how many*.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterable
 
@@ -17,6 +18,49 @@ from ghostd.typed import Any
 from ghostd.unix import fork
 
 Handler = Callable[[int, Any], Any]
+
+
+_open: set[SignalInbox] = set()
+
+
+_masks: list[Iterable[int]] = []
+
+
+def _before_fork() -> None:
+    """
+    Hold signals back while a hook or a body forks, as `fork_each` does itself.
+
+    The child would have our handlers for a moment, and swallow a TERM that is meant
+    for it.
+    """
+    if _open and not fork.is_birth():
+        noted = {number for inbox in _open for number in inbox.noted}
+        _masks.append(fork.set_mask(fork.SIG_BLOCK, noted))
+
+
+def _after_in_parent() -> None:
+    if _masks:
+        fork.set_mask(fork.SIG_SETMASK, _masks.pop())
+
+
+def _after_in_child() -> None:
+    """Give the child plain signals; a spirit takes care of its own."""
+    if fork.is_birth():
+        return
+    for inbox in _open:
+        # Its wake-up descriptor is closed here, and the number may be a file's soon.
+        signal.set_wakeup_fd(-1)
+        for number in inbox.noted:
+            fork.set_handler(number, fork.SIG_DFL)
+    _open.clear()
+    _after_in_parent()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_in_parent,
+    after_in_child=_after_in_child,
+)
 
 
 class SignalInbox:
@@ -60,6 +104,7 @@ class SignalInbox:
         """
         self.fd, self._write = fork.pipe()
         fork.keep_private(self.fd, self._write)
+        self._noted = {}
         try:
             self._old_wakeup = signal.set_wakeup_fd(
                 self._write, warn_on_full_buffer=False
@@ -70,6 +115,7 @@ class SignalInbox:
             raise GhostError("a daemon must run in the main thread") from None
         for number in self._signals:
             self._old[number] = signal.signal(number, self._note)
+        _open.add(self)
         if not self._held:
             self.let_in()
 
@@ -118,6 +164,10 @@ class SignalInbox:
         if number not in self.adopted and signal.getsignal(number) == self._note:
             signal.signal(number, signal.SIG_DFL)
 
+    def arm(self) -> None:
+        """Have signals wake us again: a hook may have used an event loop."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
     @property
     def waiting(self) -> bool:
         """Tell whether a signal was noted and not taken yet."""
@@ -143,6 +193,7 @@ class SignalInbox:
             # None: installed from C, out of Python's reach in both directions.
             if handler is not None:
                 signal.signal(number, handler)
+        _open.discard(self)
         signal.set_wakeup_fd(self._old_wakeup)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
         fork.close(self.fd, self._write)
