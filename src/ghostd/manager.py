@@ -212,7 +212,8 @@ class Manager:
         due = self._due()
         self._call("waitup")
         self._inbox.arm()
-        ready = self._poller.wait(0.0 if self._wishes else due - self._clock())
+        at_once = self._wishes or self._inbox.waiting
+        ready = self._poller.wait(0.0 if at_once else due - self._clock())
         now = self._clock()
         late = now - due
         if late > too_late(self._pace):
