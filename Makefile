@@ -12,16 +12,11 @@ PYTHONS = $(eval PYTHONS := $$(shell tools/pythons))$(PYTHONS)
 VERSIONS = $(eval VERSIONS := $$(foreach python,$$(PYTHONS),$$(shell $$(python) \
 	-c 'import sys; print("%d.%d" % sys.version_info[:2])')))$(VERSIONS)
 
-# Coverage slows, so one Python counts and the others run bare; a lone one does both.
-FIRST = $(firstword $(VERSIONS))
-REST = $(or $(wordlist 2,9,$(VERSIONS)),$(FIRST))
-
 PY := .venv/bin/python
 TURNS := 1000000
 MINUTES := 10
 
 DEV := .venv/.ready
-FIRST_ENV = .venvs/$(FIRST)/.ready
 TEST_ENVS = $(VERSIONS:%=.venvs/%/.ready)
 
 
@@ -62,8 +57,7 @@ unit: $(DEV) ## milliseconds each: the core, the wrappers, the seed's promises
 .PHONY: test
 test: lint types docs ## all that CI runs, on each Python found
 	$(MAKE) sim TURNS=100000
-	$(MAKE) coverage
-	$(MAKE) bare
+	$(MAKE) matrix
 
 .PHONY: sim
 sim: $(DEV) ## simulated lives of the pool (TURNS=1000000)
@@ -73,25 +67,9 @@ sim: $(DEV) ## simulated lives of the pool (TURNS=1000000)
 process: $(DEV) ## real daemons, and what may go wrong around them
 	$(PY) -m pytest tests/process tests/faults
 
-# The data lies in /tmp and is writable for all, as a daemon that has given up root
-# writes there too.
-.PHONY: coverage
-coverage: $(FIRST_ENV) ## all tests on one Python, forked children counted
-	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && chmod 1777 "$$data" && \
-	rm -f .coverage && \
-	echo "== Python $(FIRST), with coverage" && \
-	COVERAGE_FILE="$$data/.coverage" .venvs/$(FIRST)/bin/coverage run -m pytest && \
-	COVERAGE_FILE=.coverage .venvs/$(FIRST)/bin/coverage combine --quiet "$$data"
-	@.venvs/$(FIRST)/bin/coverage report --fail-under=95
-	@.venvs/$(FIRST)/bin/coverage report --include='src/ghostd/core/*' --fail-under=100
-
-# One after the other: tests of real processes want quiet cores more than we want speed.
-.PHONY: bare
-bare: $(TEST_ENVS) ## all tests on the other Pythons
-	@for version in $(REST); do \
-	    echo "== Python $$version"; \
-	    ".venvs/$$version/bin/python" -m pytest || exit 1; \
-	done
+.PHONY: matrix
+matrix: $(TEST_ENVS) ## all tests on the first Python, coverage checked; most on the others
+	@$(firstword $(PYTHONS)) tools/matrix $(VERSIONS)
 
 
 ##@ On demand
