@@ -209,7 +209,7 @@ def add_jobs(file: Path, many: int) -> None:
 
 
 def test_08_each_job_is_done_once_whoever_is_killed() -> None:
-    many, kills = 2000, 40
+    many, kills = 3000, 40
     with example("08_jobs.py", JOBS="jobs.db") as d:
         file = d.folder / "jobs.db"
         d.start()
@@ -234,7 +234,7 @@ def test_08_each_job_is_done_once_whoever_is_killed() -> None:
 
         results = ask_jobs(file, "SELECT job FROM results")
         wrong = "SELECT job FROM results WHERE square != (job - 1) * (job - 1)"
-        assert killed == kills
+        assert killed > kills // 2, "the work was done before the manager was killed"
         assert Counter(results) == Counter(range(1, many + 1))
         assert not ask_jobs(file, wrong)
 
