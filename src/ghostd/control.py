@@ -141,7 +141,9 @@ def run(ghost: Controlled) -> int:
     except Exception as error:  # noqa: BLE001 - preinit is the user's
         return terminal.complain(f"{ghost.name} did not start: {daemon.say(error)}")
     os.umask(ghost._daemon.settings.umask)
-    return ghost._daemon.live(ghost, identity, foreground=True)
+    code = ghost._daemon.live(ghost, identity, foreground=True)
+    terminal.let_go()
+    return code
 
 
 def stop(ghost: Controlled) -> int:

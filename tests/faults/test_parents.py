@@ -46,7 +46,7 @@ def test_a_terminal_that_closes_after_the_start_means_nothing() -> None:
 
 def test_a_foreground_daemon_whose_terminal_closes_ends_without_orphans() -> None:
     """HUP is hangup() to ghostd; after it, what is written to the terminal is lost."""
-    with kit.service(logfile=None) as d:
+    with kit.service(logfile=None, env={"PYTHONUNBUFFERED": None}) as d:
         run = d.run_foreground("run", terminal=True)
         d.wait_for(lambda: run.screen.count("is healthy") == 3)
         lives = child.children_of(run.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 
@@ -18,3 +19,20 @@ def complain(text: str) -> int:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(text.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 - see above
     return 1
+
+
+def let_go() -> None:
+    """
+    Write out what is buffered; where that fails, let it be lost.
+
+    Python itself tries once more at its end, and turns every exit code into 120 when
+    the terminal has been closed meanwhile.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
