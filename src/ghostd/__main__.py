@@ -12,6 +12,7 @@ import sys
 
 from ghostd.errors import GhostError
 from ghostd.ghost import Ghost
+from ghostd.typed import NoReturn
 from ghostd.unix import terminal
 
 USAGE = "usage: python -m ghostd package.module:Class COMMAND"
@@ -58,5 +59,10 @@ def main(arguments: list[str]) -> int:
     return ghost.ctrl(words[0] if words else "")
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Be the program ``ghostd``."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    command()

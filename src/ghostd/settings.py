@@ -36,6 +36,9 @@ FACILITIES = (
 """Names of the syslog facilities; the index is the number on the wire (RFC 5424)."""
 
 TERMS = ("auto", "immediate", "graceful")
+LOOPS = ("asyncio", "uvloop", "trio")
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+LARGEST = 2**31 - 1
 LONGEST = 10 * 365 * 86400.0
 MOST_SPIRITS = 100_000
 ALL_BITS = 0o777
@@ -79,6 +82,68 @@ def a_count_or_auto(name: str, value: object) -> int | str:
         raise refuse(
             name, value, f"a whole number from 0 to {MOST_SPIRITS}, or 'auto'"
         ) from None
+
+
+def a_positive_count(name: str, value: object) -> int:
+    """Check a whole number from 1."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= LARGEST:  # type: ignore[operator]  # a number
+        raise refuse(name, value, f"a whole number from 1 to {LARGEST}")
+    return value  # type: ignore[return-value]  # a number
+
+
+def a_share(name: str, value: object) -> float:
+    """Check a number from 0 to 1."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:  # type: ignore[operator]  # a number
+        raise refuse(name, value, "a number from 0 to 1")
+    return value  # type: ignore[return-value]  # a number
+
+
+def a_switch(name: str, value: object) -> bool:
+    """Check True or False."""
+    if not isinstance(value, bool):
+        raise refuse(name, value, "True or False")
+    return value
+
+
+def an_amount(name: str, value: object) -> int | str:
+    """Check an amount of memory: bytes, ``"300M"``, or ``"25%"`` of what there is."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    allowed = "bytes, or a number with K, M, G or T, or a share such as '25%'"
+    word = value.strip().upper().removesuffix("B") if isinstance(value, str) else ""
+    digits, unit = word[:-1], word[-1:]
+    sane = digits.isascii() and digits.isdigit() and 0 < len(digits) <= LONGEST_ID
+    if unit == "%" and sane and 0 < int(digits) <= 100:  # noqa: PLR2004 - percent
+        return f"{int(digits)}%"
+    if unit in UNITS and sane and int(digits):
+        return int(digits) * UNITS[unit]
+    if word.isascii() and word.isdigit() and 0 < len(word) <= 2 * LONGEST_ID:
+        return an_amount(name, int(word))
+    raise refuse(name, value, allowed)
+
+
+def a_loop(name: str, value: object) -> str:
+    """Check the name of an event loop."""
+    if value not in LOOPS:
+        raise refuse(name, value, ", ".join(LOOPS))
+    return str(value)
+
+
+def some_addresses(name: str, value: object) -> tuple[str, ...]:
+    """Check a list of addresses; what they mean is looked at when they are opened."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(each, str) and each and each.isprintable() for each in given
+    ):
+        raise refuse(name, value, "an address, or a list of them")
+    return tuple(given)
+
+
+def a_path_or_none_at_all(name: str, value: object) -> str | None:
+    """Check a path of a file, or the empty text for none."""
+    return "" if value == "" else a_path(name, value)
 
 
 def a_word(name: str, value: object) -> str:
@@ -228,6 +293,29 @@ class PoolSettings(Value):
         restart_budget: lives in a row that may end before the first beat, or within
             a second, before replacing them is slowed down; default: twice
             *spirits*, at least 8.
+        boot_timeout: seconds from birth to the first beat, which says that the
+            spirit is ready; a spirit that takes longer is stopped and replaced.
+        canary_time: seconds that the first spirit of a new generation must stay
+            alive and ready before a reload goes on.
+        max_unavailable: at most this many spirits may be missing during a reload; 0:
+            an old one leaves only when its replacement is ready.
+        max_ticks: a spirit is replaced after so many ticks.
+        max_age: seconds after which a spirit is replaced.
+        max_memory: bytes of memory (``"300M"``, ``"25%"`` of what the machine or the
+            cgroup has) above which a spirit is replaced.
+        jitter: by which share of themselves *max_ticks*, *max_age* and *max_memory*
+            are lowered at most, by chance, so that not all spirits end at once.
+        drain_delay: seconds that a graceful stop waits before any spirit is told,
+            while `ready` says no: load balancers take their time.
+        preload: ``load`` runs once for each generation, in a process from which its
+            spirits are forked, so that they share its memory.
+        control: path of the socket on which the daemon answers commands; default
+            the pidfile's with ``.ctl`` for ``.pid``; ``""``: none.
+        listen: addresses to listen on, opened with all rights before the first fork.
+        backlog: connections that may wait on each.
+        reuseport: each slot has a queue of its own on each TCP or UDP address.
+        loop: what an asynchronous body runs on: ``asyncio``, ``uvloop`` or ``trio``.
+        threads: number of threads that run the body in each spirit.
     """
 
     spirits: int = 4
@@ -237,6 +325,21 @@ class PoolSettings(Value):
     graceful_timeout: float = 120
     term: str = "auto"
     restart_budget: int | None = None
+    boot_timeout: float = 60
+    canary_time: float = 1
+    max_unavailable: int = 0
+    max_ticks: int | None = None
+    max_age: float | None = None
+    max_memory: int | str | None = None
+    jitter: float = 0.1
+    drain_delay: float = 0
+    preload: bool = False
+    control: str | None = None
+    listen: tuple[str, ...] = ()
+    backlog: int = 1024
+    reuseport: bool = False
+    loop: str = "asyncio"
+    threads: int = 1
 
     @property
     def budget(self) -> int:
@@ -272,6 +375,21 @@ POOL_CHECKS: dict[str, Check] = {
     "graceful_timeout": a_duration,
     "term": a_term,
     "restart_budget": a_count,
+    "boot_timeout": a_positive_duration,
+    "canary_time": a_duration,
+    "max_unavailable": a_count,
+    "max_ticks": a_positive_count,
+    "max_age": a_positive_duration,
+    "max_memory": an_amount,
+    "jitter": a_share,
+    "drain_delay": a_duration,
+    "preload": a_switch,
+    "control": a_path_or_none_at_all,
+    "listen": some_addresses,
+    "backlog": a_positive_count,
+    "reuseport": a_switch,
+    "loop": a_loop,
+    "threads": a_positive_count,
 }
 
 
