@@ -43,6 +43,9 @@ LONGEST = 10 * 365 * 86400.0
 MOST_SPIRITS = 100_000
 ALL_BITS = 0o777
 LONGEST_ID = 10
+WHOLE = 100
+MOST_BYTES = 2**63 - 1
+MOST_DIGITS = 19
 
 
 def refuse(name: str, value: object, allowed: str) -> SettingsError:
@@ -108,20 +111,30 @@ def a_switch(name: str, value: object) -> bool:
 
 
 def an_amount(name: str, value: object) -> int | str:
-    """Check an amount of memory: bytes, ``"300M"``, or ``"25%"`` of what there is."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    allowed = "bytes, or a number with K, M, G or T, or a share such as '25%'"
-    word = value.strip().upper().removesuffix("B") if isinstance(value, str) else ""
-    digits, unit = word[:-1], word[-1:]
-    sane = digits.isascii() and digits.isdigit() and 0 < len(digits) <= LONGEST_ID
-    if unit == "%" and sane and 0 < int(digits) <= 100:  # noqa: PLR2004 - percent
-        return f"{int(digits)}%"
-    if unit in UNITS and sane and int(digits):
-        return int(digits) * UNITS[unit]
-    if word.isascii() and word.isdigit() and 0 < len(word) <= 2 * LONGEST_ID:
-        return an_amount(name, int(word))
-    raise refuse(name, value, allowed)
+    """
+    Check an amount of memory; give bytes, or a share as ``"25%"``.
+
+    A share stays a text: of how much, is known on the machine that runs the daemon.
+    """
+    amount: object = value
+    if isinstance(value, str):
+        word = value.strip().upper()
+        if word.endswith("%") and 0 < _plain_number(word[:-1]) <= WHOLE:
+            return f"{_plain_number(word[:-1])}%"
+        word = word.removesuffix("B")
+        unit = UNITS.get(word[-1:], 1)
+        amount = _plain_number(word if unit == 1 else word[:-1]) * unit
+    number = isinstance(amount, int) and not isinstance(amount, bool)
+    if not number or not 0 < amount <= MOST_BYTES:  # type: ignore[operator]  # a number
+        allowed = "bytes, or a number with K, M, G or T, or a share such as '25%'"
+        raise refuse(name, value, allowed)
+    return amount  # type: ignore[return-value]  # a number
+
+
+def _plain_number(digits: str) -> int:
+    """Read ASCII digits; 0 for all else. Thousands of digits would cost seconds."""
+    plain = digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS
+    return int(digits) if plain else 0
 
 
 def a_loop(name: str, value: object) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostd import Ghost, Prefork, SettingsError, settings
+from ghostd.settings import GhostSettings, PoolSettings
 
 GHOST = sorted(settings.GHOST_CHECKS)
 POOL = sorted([*settings.GHOST_CHECKS, *settings.POOL_CHECKS, "workers"])
@@ -32,43 +33,102 @@ SILLY = st.one_of(
             *("-1", "0", "1_000", "+5", "١٢", "1e3", "nan", "inf", "auto", "AUTO"),
             *("", " ", ".", "..", "/", "a/b", "a\0b", "a\nb", "\ud800", "x" * 5000),
             *("debug", "Warning", "LOG_USER", "local8", "pid,,ndelay", "root:root"),
+            *("300M", "1 G", "25%", "25%B", "0%", "101%", "٣M", "9" * 19, "9" * 20),
+            *("uvloop", "immediate", ":80", ["[::1]:80", "unix:/s"], ["", "x"], [[]]),
             *(2**31, 2**32, 2**64, 10**400, -(2**63), 1 + 0j, object(), int, print),
         ]
     ),
 )
 
 
-def sane(name: str, value: Any, made: Ghost) -> bool:  # noqa: C901, PLR0911
-    """Tell whether an accepted value is one that the documents allow."""
+def a_duration(stored: Any) -> bool:
+    return type(stored) in (int, float) and 0 <= stored <= settings.LONGEST
+
+
+def a_number(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda stored: type(stored) is int and least <= stored <= most
+
+
+def a_path(stored: Any) -> bool:
+    return os.path.isabs(stored) and "\0" not in stored
+
+
+def a_word(stored: Any) -> bool:
+    return stored.isprintable() and "/" not in stored and stored not in ("", "..")
+
+
+def an_account(stored: Any) -> bool:
+    return a_number(0, 2**32 - 2)(stored) or (isinstance(stored, str) and stored != "")
+
+
+def an_amount(stored: Any) -> bool:
+    """Bytes, or a share: which number that is depends on the machine."""
+    share = isinstance(stored, str) and stored.isascii() and stored[-1] == "%"
+    return 1 <= int(stored[:-1]) <= 100 if share else a_number(1, 2**63 - 1)(stored)
+
+
+def addresses(stored: Any) -> bool:
+    return type(stored) is tuple and all(each and each.isprintable() for each in stored)
+
+
+def a_switch(stored: Any) -> bool:
+    return type(stored) is bool
+
+
+# What may be kept of a value that was accepted, as the documents tell it.
+SANE: dict[str, Callable[[Any], bool]] = {
+    "name": a_word,
+    "pidfile": a_path,
+    "logfile": a_path,
+    "loghandle": lambda stored: callable(stored.write),
+    "logger": lambda stored: callable(stored.info),
+    "loglevel": settings.LEVELS.__contains__,
+    "ident": a_word,
+    "facility": settings.FACILITIES.__contains__,
+    "logopt": lambda stored: all(word.isalpha() for word in stored),
+    "user": an_account,
+    "group": an_account,
+    "umask": a_number(0, 0o777),
+    "start_timeout": a_duration,
+    "spirits": a_number(0, settings.MOST_SPIRITS),
+    "spare": a_number(0, settings.MOST_SPIRITS),
+    "heartbeat_interval": a_duration,
+    "heartbeat_timeout": a_duration,
+    "graceful_timeout": a_duration,
+    "term": settings.TERMS.__contains__,
+    "restart_budget": a_number(0, settings.MOST_SPIRITS),
+    "boot_timeout": a_duration,
+    "canary_time": a_duration,
+    "max_unavailable": a_number(0, settings.MOST_SPIRITS),
+    "max_ticks": a_number(1, settings.LARGEST),
+    "max_age": a_duration,
+    "max_memory": an_amount,
+    "jitter": lambda stored: type(stored) in (int, float) and 0 <= stored <= 1,
+    "drain_delay": a_duration,
+    "preload": a_switch,
+    "control": lambda stored: "\0" not in stored and not stored.endswith("/"),
+    "listen": addresses,
+    "backlog": a_number(1, settings.LARGEST),
+    "reuseport": a_switch,
+    "loop": settings.LOOPS.__contains__,
+    "threads": a_number(1, settings.LARGEST),
+}
+
+
+def sane(name: str, value: Any, made: Ghost) -> bool:
+    """Tell whether what was kept of an accepted value is what the documents allow."""
     if value is None:
-        return True
-    if name in ("heartbeat_interval", "heartbeat_timeout", "graceful_timeout"):
-        stored = getattr(made, name)
-        return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0
-    if name in ("spirits", "workers", "spare"):
-        return type(getattr(made, name)) is int and getattr(made, name) >= 0
-    if name == "restart_budget":
-        assert isinstance(made, Prefork)
-        return type(made.pool_settings.restart_budget) is int
-    if name == "term":
-        return value in ("auto", "immediate", "graceful")
-    stored = getattr(made.settings, name)
-    if name in ("pidfile", "logfile"):
-        return os.path.isabs(stored) and "\0" not in stored
-    if name in ("name", "ident"):
-        return stored.isprintable() and "/" not in stored and stored not in ("", "..")
-    if name in ("user", "group"):
-        number = type(stored) is int and 0 <= stored < 2**32 - 1
-        return number or (isinstance(stored, str) and bool(stored))
-    if name == "umask":
-        return type(stored) is int and 0 <= stored <= 0o777
-    if name == "start_timeout":
-        return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0
-    if name == "loglevel":
-        return stored in settings.LEVELS
-    if name == "facility":
-        return stored in settings.FACILITIES
-    return name in ("logopt", "loghandle", "logger")
+        return True  # the default
+    if name in settings.GHOST_CHECKS:
+        return SANE[name](getattr(made.settings, name))
+    assert isinstance(made, Prefork)
+    kept = "spirits" if name == "workers" else name
+    return SANE[kept](getattr(made.pool_settings, kept))
+
+
+def test_each_setting_has_a_field_and_a_check() -> None:
+    assert set(GhostSettings.__match_args__) == set(settings.GHOST_CHECKS)
+    assert set(PoolSettings.__match_args__) == set(settings.POOL_CHECKS)
 
 
 @pytest.mark.parametrize("name", POOL)
@@ -118,6 +178,49 @@ def test_a_plain_ghost_checks_the_same(name: str, value: Any) -> None:
         ("term", "TERM"),
         ("term", ""),
         ("restart_budget", -1),
+        ("boot_timeout", 0),
+        ("canary_time", -1),
+        ("max_unavailable", 0.5),
+        ("max_ticks", 0),
+        ("max_ticks", True),
+        ("max_age", 0),
+        ("max_age", float("nan")),
+        ("max_memory", 0),
+        ("max_memory", True),
+        ("max_memory", 1.5),
+        ("max_memory", 2**63),
+        ("max_memory", "9" * 19 + "T"),
+        ("max_memory", "0"),
+        ("max_memory", "0M"),
+        ("max_memory", "-1M"),
+        ("max_memory", "1.5G"),
+        ("max_memory", "M"),
+        ("max_memory", "0%"),
+        ("max_memory", "101%"),
+        ("max_memory", "25%B"),
+        ("max_memory", "٢٥%"),
+        ("jitter", 1.01),
+        ("jitter", -0.1),
+        ("jitter", float("nan")),
+        ("jitter", False),
+        ("drain_delay", float("inf")),
+        ("preload", 1),
+        ("preload", "yes"),
+        ("reuseport", 0),
+        ("control", "run/"),
+        ("control", b"d.ctl"),
+        ("listen", ""),
+        ("listen", [""]),
+        ("listen", [8000]),
+        ("listen", 8000),
+        ("listen", ["a\nb"]),
+        ("listen", {"127.0.0.1:8000"}),
+        ("backlog", 0),
+        ("backlog", 2**31),
+        ("loop", "gevent"),
+        ("loop", ["asyncio"]),
+        ("threads", 0),
+        ("threads", "2"),
     ],
 )
 def test_refused_by_a_pool(name: str, value: object) -> None:
@@ -205,6 +308,45 @@ def test_zeros_and_numbers_stay_what_they_are(
 )
 def test_accepted(name: str, value: object, stored: object) -> None:
     assert getattr(Ghost(**{name: value}).settings, name) == stored
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("boot_timeout", 0.01, 0.01),
+        ("canary_time", 0, 0),
+        ("max_unavailable", 0, 0),
+        ("max_ticks", 1, 1),
+        ("max_ticks", None, None),
+        ("max_age", 3600, 3600),
+        ("max_memory", 1, 1),
+        ("max_memory", 2**63 - 1, 2**63 - 1),
+        ("max_memory", "1048576", 2**20),
+        ("max_memory", "300M", 300 * 2**20),
+        ("max_memory", " 300mb ", 300 * 2**20),
+        ("max_memory", "2g", 2**31),
+        ("max_memory", "512B", 512),
+        # Of what the machine or the cgroup has, which nobody knows before the start.
+        ("max_memory", "25%", "25%"),
+        ("max_memory", "007%", "7%"),
+        ("max_memory", "100%", "100%"),
+        ("jitter", 0, 0),
+        ("jitter", 1, 1),
+        ("preload", True, True),
+        ("control", "", ""),
+        ("listen", "127.0.0.1:8000", ("127.0.0.1:8000",)),
+        ("listen", ["[::]:80", "fd:3"], ("[::]:80", "fd:3")),
+        ("listen", [], ()),
+        ("backlog", 1, 1),
+        ("reuseport", False, False),
+        ("loop", "trio", "trio"),
+        ("threads", 8, 8),
+    ],
+)
+def test_accepted_by_a_pool(name: str, value: object, stored: object) -> None:
+    made = getattr(Prefork(**{name: value}).pool_settings, name)
+    assert made == stored
+    assert type(made) is type(stored)
 
 
 def test_unknown_keywords_are_refused_with_what_is_known() -> None:
