@@ -26,8 +26,9 @@ from ghostd.unix.pidfile import Pidfile
 if TYPE_CHECKING:
     from ghostd.logs import Log
 
-_ASYNCHRONOUS = 0x0020 | 0x0080 | 0x0200
-"""Code flags of generators, coroutines and asynchronous generators."""
+_COROUTINE = 0x0080
+_NEVER = 0x0020 | 0x0200
+"""Code flags, the second those of generators and asynchronous generators."""
 
 
 def _script_name() -> str:
@@ -353,12 +354,24 @@ def _a_hook(name: str, value: Any) -> Any:
     """Check a callable that was given for a hook."""
     if not callable(value):
         raise settings.refuse(name, value, "a callable that takes the object first")
-    inner = getattr(value, "func", value)  # of a partial
-    code = getattr(inner, "__code__", None) or getattr(
-        type(value).__call__, "__code__", None
-    )
-    if code is not None and code.co_flags & _ASYNCHRONOUS:
+    flags = _code_flags(value)
+    if name == "spirit":
+        flags &= ~_COROUTINE  # its loop is made for it, in the spirit
+    if flags & (_COROUTINE | _NEVER):
         raise settings.refuse(
             name, value, "a plain function; this one is asynchronous or a generator"
         )
     return value
+
+
+def is_asynchronous(value: Any) -> bool:
+    """Tell whether a call of *value* gives a coroutine, as far as one can see."""
+    return bool(_code_flags(value) & _COROUTINE)
+
+
+def _code_flags(value: Any) -> int:
+    inner = getattr(value, "func", value)  # of a partial
+    code = getattr(inner, "__code__", None) or getattr(
+        type(value).__call__, "__code__", None
+    )
+    return 0 if code is None else int(code.co_flags)

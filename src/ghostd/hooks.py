@@ -38,8 +38,8 @@ class Hooks(Protocol):
     def hangup(self) -> object:
         """Answer HUP and USR2."""
 
-    def spirit(self) -> object:
-        """Be the body of a spirit."""
+    def _embody(self) -> object:
+        """Run the body of a spirit, of whatever kind it is."""
 
 
 def call(

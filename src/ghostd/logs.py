@@ -198,10 +198,13 @@ class ForeignLog(Log):
 
 
 def _traceback(kwargs: dict[str, Any]) -> str:
-    if not kwargs.get("exc_info"):
+    given = kwargs.get("exc_info")
+    if not given:
         return ""
     import traceback
 
+    if isinstance(given, BaseException):
+        return "\n" + "".join(traceback.format_exception(given))
     return "\n" + traceback.format_exc()
 
 

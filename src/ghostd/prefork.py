@@ -8,7 +8,7 @@ The façade of the pool. `startup` hands over to `manager`; the pool's decisions
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from signal import Signals
 from time import monotonic
 from types import MappingProxyType
@@ -16,15 +16,17 @@ from types import MappingProxyType
 from ghostd import settings
 from ghostd.core.events import Reload, Resize
 from ghostd.errors import GhostError, SettingsError
-from ghostd.ghost import Ghost
+from ghostd.ghost import Ghost, is_asynchronous
 from ghostd.manager import SIGNALS, Manager
 from ghostd.settings import PoolSettings
-from ghostd.spirit import Outside, Spirit
+from ghostd.spirit import Draining, HasFileno, Outside, Spirit
 from ghostd.typed import TYPE_CHECKING, Any, ClassVar
 from ghostd.unix import death, processors
 
 if TYPE_CHECKING:
     from ghostd.core.member import Member
+    from ghostd.loops import LoopSpirit, Ticks
+    from ghostd.spirit import Answer
 
 
 class PoolView(Mapping[int, "Member"]):
@@ -187,6 +189,25 @@ class Prefork(Ghost):
         """In a spirit: how many reloads came before it; elsewhere None."""
         return self._daemon.spirit.generation
 
+    @property
+    def draining(self) -> Draining:
+        """
+        In a spirit: true once it has been asked to leave, or has said farewell.
+
+        A flag in every body; an asynchronous one may also ``await self.draining``.
+        """
+        return Draining(self._daemon.spirit)
+
+    @property
+    def lag(self) -> float:
+        """
+        Seconds by which the spirit's event loop was late when it last looked.
+
+        It looks once in a second, or in a *heartbeat_interval* shorter than that. 0 in
+        a plain body, and outside of spirits.
+        """
+        return self._daemon.spirit.lag
+
     # -- what to do ------------------------------------------------------------
 
     def startup(self) -> int:
@@ -247,6 +268,54 @@ class Prefork(Ghost):
             return spirit.beat(finished)
         return spirit.ok
 
+    def ready(self) -> None:
+        """
+        Say that this spirit is ready, in its body: send the first beat.
+
+        The first `tick`, `wait` or turn of `ticks` says so, too. Until then no beat is
+        sent, and `boot_timeout` counts; from then on an asynchronous body need not
+        tick: its loop beats.
+        """
+        self.tick()
+
+    def wait(self, seconds: float, *files: HasFileno | int) -> Answer:
+        """
+        Sleep at most *seconds*, or until there is something to read. Gives `ok`.
+
+        In a plain body it blocks, and ends at once when the spirit is asked to leave
+        or the manager dies; that holds in the main thread and in each of *threads*. It
+        beats while it waits, so it may last longer than `heartbeat_timeout`. Python's
+        own ``time.sleep`` does neither.
+
+        An asynchronous body writes ``await self.wait(seconds)``; others of its tasks
+        run meanwhile. A thread that it started calls it as a plain body does.
+
+        Args:
+            seconds: at most so long, from 0.
+            files: for plain bodies: descriptors, or what has one (``fileno()``), such
+                as a listening socket; anything to read on one of them, or its end,
+                ends the wait. Which one it was is not told.
+
+        Raises:
+            TypeError: *files* in an asynchronous body.
+        """
+        return super().wait(seconds, *files)  # type: ignore[return-value]  # see Answer
+
+    def ticks(self, every: float = 1.0) -> Ticks:
+        """
+        Go round once in *every* seconds: ``async for _ in self.ticks(every=1.0)``.
+
+        For asynchronous bodies. The first turn comes at once and makes the spirit
+        ready; the last one is over when `ok` is False. A turn that lasts too long is
+        followed at once by the next one, and what was missed is not made up for.
+
+        Args:
+            every: seconds from one turn's beginning to the next one's.
+        """
+        from ghostd.loops import Ticks
+
+        return Ticks(self, settings.a_positive_duration("every", every))
+
     def reload_spirits(self) -> None:
         """In the manager: replace all spirits, one after another."""
         if self._manager is not None:
@@ -255,7 +324,11 @@ class Prefork(Ghost):
     # -- hooks -----------------------------------------------------------------
 
     def spirit(self) -> object:
-        """Be the body of a spirit; loop over `tick`. Must be overridden or given."""
+        """
+        Be the body of a spirit; loop over `tick`. Must be overridden or given.
+
+        It may be ``async def``; then it runs on an event loop that is made for it.
+        """
         raise GhostError(f"{type(self).__name__} has no spirit(): override it")
 
     def spawn(self, pid: int) -> None:
@@ -287,6 +360,10 @@ class Prefork(Ghost):
             raise GhostError(
                 f"{self.name} has no body: override spirit(), or give spirit=callable"
             )
+        if is_asynchronous(self.spirit):
+            from ghostd import loops
+
+            loops.check(self.pool_settings)
 
     def _serve(self) -> int:
         result: object = self.startup()  # an override may give anything
@@ -302,6 +379,22 @@ class Prefork(Ghost):
         self._spirit = self._daemon.spirit = spirit
         self._manager = None
 
+    def _embody(self) -> object:
+        """Run the body, whatever its kind, in the spirit that is of the same kind."""
+        spirit, settings = self._spirit, self.pool_settings
+        if isinstance(spirit, Spirit) and settings.threads > 1:
+            from ghostd.crew import Crew
+
+            crew = Crew.instead_of(spirit)
+            self._become(crew)
+            return crew.run(self.spirit, settings, self.log)
+        result = self.spirit()
+        if isinstance(spirit, Spirit) and isinstance(result, Coroutine):
+            looped = _kind_for(settings.loop).instead_of(spirit)
+            self._become(looped)
+            return looped.run(result, settings, self.log)
+        return result
+
     def _keep_house(self) -> None:
         if self.filepid.held and not self.filepid.tend():
             self.log.warning(
@@ -309,3 +402,14 @@ class Prefork(Ghost):
                 self.pidfile,
                 extra={"event": "pidfile.lost"},
             )
+
+
+def _kind_for(loop: object) -> type[LoopSpirit]:
+    """Load, in a spirit, what runs its body on that loop."""
+    if loop == "trio":
+        from ghostd.trios import TrioSpirit
+
+        return TrioSpirit
+    from ghostd.aio import AioSpirit
+
+    return AioSpirit

@@ -137,11 +137,12 @@ def _plain_number(digits: str) -> int:
     return int(digits) if plain else 0
 
 
-def a_loop(name: str, value: object) -> str:
-    """Check the name of an event loop."""
-    if value not in LOOPS:
-        raise refuse(name, value, ", ".join(LOOPS))
-    return str(value)
+def a_loop(name: str, value: object) -> Any:
+    """Check the name of an event loop, or a callable that makes one."""
+    if callable(value) or value in LOOPS:
+        return value
+    allowed = ", ".join(LOOPS) + ", or a callable that makes an asyncio loop"
+    raise refuse(name, value, allowed)
 
 
 def some_addresses(name: str, value: object) -> tuple[str, ...]:
@@ -327,8 +328,10 @@ class PoolSettings(Value):
         listen: addresses to listen on, opened with all rights before the first fork.
         backlog: connections that may wait on each.
         reuseport: each slot has a queue of its own on each TCP or UDP address.
-        loop: what an asynchronous body runs on: ``asyncio``, ``uvloop`` or ``trio``.
-        threads: number of threads that run the body in each spirit.
+        loop: what an asynchronous body runs on: ``asyncio``, ``uvloop``, ``trio``, or
+            a callable that makes an asyncio loop.
+        threads: number of threads that run the (plain) body in each spirit; each of
+            them has to tick.
     """
 
     spirits: int = 4
@@ -351,7 +354,7 @@ class PoolSettings(Value):
     listen: tuple[str, ...] = ()
     backlog: int = 1024
     reuseport: bool = False
-    loop: str = "asyncio"
+    loop: str | Callable[[], Any] = "asyncio"
     threads: int = 1
 
     @property

@@ -15,17 +15,29 @@ import os
 import select
 import signal
 from _thread import get_ident
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from time import monotonic
 
 from ghostd.hooks import Hooks, describe
-from ghostd.typed import TYPE_CHECKING, NoReturn, Protocol
+from ghostd.typed import TYPE_CHECKING, Any, NoReturn, Protocol
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
 from ghostd.unix.poller import milliseconds
 
 if TYPE_CHECKING:
     from ghostd.logs import Log
+
+    class Answer(bool):  # type: ignore[misc]  # what nobody can make, and all may read
+        """
+        What `wait` gives: True or False in a plain body, to be awaited in another.
+
+        It exists for type checkers only, and is a bool to them, so that both
+        ``if self.wait(1)`` and ``if await self.wait(1)`` pass; each body knows which
+        of the two it is.
+        """
+
+        def __await__(self) -> Generator[Any, Any, bool]:
+            """Give True or False at the end of the wait."""
 
 
 class HasFileno(Protocol):
@@ -87,6 +99,9 @@ class Spirit:
         self._thread: int = get_ident()
         self._wake: tuple[int, int] | None = None
 
+    lag: float = 0.0
+    """Seconds by which its loop was late when it last looked; 0 where there is none."""
+
     def begin(self) -> None:
         """Be this process, from now on."""
         self.pid = os.getpid()
@@ -104,9 +119,17 @@ class Spirit:
             if not self._far_end.beat(now) and self.ok:
                 self._orphaned()
         if finished and self.ok:
-            self.ok = False
+            self.leave()
             self._far_end.farewell(now)
         return self.ok
+
+    def leave(self) -> None:
+        """Be asked to leave, by whomever; may strike between any two instructions."""
+        self.ok = False
+
+    async def drained(self) -> None:
+        """Wait, in an asynchronous body, until it is asked to leave."""
+        raise RuntimeError("this body is a plain one: use `draining` as a flag")
 
     def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Sleep at most so long, beating; a QUIT or the manager's death ends it."""
@@ -158,7 +181,7 @@ class Spirit:
 
     def on_quit(self, _number: int, _frame: object) -> None:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""
-        self.ok = False
+        self.leave()
         # A dying manager's pipe hangs up a moment before it stops being our parent.
         poll = select.poll()
         poll.register(self._presence, select.POLLIN)
@@ -167,7 +190,7 @@ class Spirit:
 
     def _orphaned(self) -> None:
         """Leave because the manager is gone; whoever does not look is ended."""
-        self.ok = False
+        self.leave()
         if os.getpid() == self.pid:
             # Nobody else is left to keep the graceful timeout.
             with contextlib.suppress(ValueError):  # not the main thread
@@ -195,6 +218,42 @@ def _watch_presence(presence: int, pid: int) -> None:
     threading.Thread(target=watch, name="ghostd-presence", daemon=True).start()
 
 
+class Draining:
+    """
+    Whether a spirit has been asked to leave, or has said farewell.
+
+    A flag everywhere: ``if self.draining``. An asynchronous body may also wait for it:
+    ``await self.draining``.
+    """
+
+    __slots__ = ("_spirit",)
+
+    def __init__(self, spirit: Spirit | Outside) -> None:
+        """Be that of *spirit*."""
+        self._spirit = spirit
+
+    def __bool__(self) -> bool:
+        """Tell: finish what is begun, begin nothing new."""
+        return isinstance(self._spirit, Spirit) and not self._spirit.ok
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait for it."""
+        return self.wait().__await__()
+
+    async def wait(self) -> None:
+        """
+        Wait for it; where a coroutine function is wanted.
+
+        Raises:
+            RuntimeError: not in an asynchronous body.
+        """
+        await self._spirit.drained()
+
+    def __repr__(self) -> str:
+        """Show the flag."""
+        return f"<Draining: {bool(self)}>"
+
+
 class Outside:
     """What stands in a process that is no spirit: nothing is ever due."""
 
@@ -202,6 +261,7 @@ class Outside:
 
     slot = None
     generation = None
+    lag: float = 0.0
 
     def __init__(self) -> None:
         """Be not well yet: that comes with the start."""
@@ -211,6 +271,10 @@ class Outside:
     def beat(self, finished: bool) -> bool:  # noqa: ARG002 - a spirit's signature
         """Send nothing to nobody."""
         return self.ok
+
+    async def drained(self) -> None:
+        """Be no spirit, so nobody can ask it to leave."""
+        raise RuntimeError("this process is no spirit")
 
 
 def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoReturn:
@@ -244,7 +308,7 @@ def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoRetu
 def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:
     """Run the body; give the exit code."""
     try:
-        hooks.spirit()
+        hooks._embody()  # noqa: SLF001 - a public name would be taken from subclasses
     except SystemExit as error:
         if isinstance(error.code, str):
             spirit._far_end.last_words(error.code)  # noqa: SLF001 - one story

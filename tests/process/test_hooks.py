@@ -326,7 +326,7 @@ def test_the_hooks_of_a_plain_ghost() -> None:
     ("hook", "words"),
     [
         ("spirit='no function'", "spirit is 'no function'"),
-        ("spirit=body_of_async", "asynchronous"),
+        ("init=body_of_async", "asynchronous"),
         ("spirit=generator", "generator"),
         ("spawn=7", "spawn is 7"),
         ("spirits='many'", "spirits is 'many'"),

@@ -110,7 +110,7 @@ SANE: dict[str, Callable[[Any], bool]] = {
     "listen": addresses,
     "backlog": a_number(1, settings.LARGEST),
     "reuseport": a_switch,
-    "loop": settings.LOOPS.__contains__,
+    "loop": lambda value: callable(value) or value in settings.LOOPS,
     "threads": a_number(1, settings.LARGEST),
 }
 
@@ -419,8 +419,23 @@ class AsynchronousCall:
         """Be refused."""
 
 
-@pytest.mark.parametrize("value", [coroutine, generator, AsynchronousCall()])
+async def endless(_ghost: object) -> Any:
+    yield
+
+
+@pytest.mark.parametrize("value", [coroutine, generator, endless, AsynchronousCall()])
 def test_a_hook_must_be_plain(value: object) -> None:
+    with pytest.raises(SettingsError, match="asynchronous or a generator"):
+        Prefork(spawn=value)
+
+
+@pytest.mark.parametrize("value", [coroutine, AsynchronousCall()])
+def test_a_body_may_be_asynchronous(value: object) -> None:
+    assert Prefork(spirit=value)
+
+
+@pytest.mark.parametrize("value", [generator, endless])
+def test_a_body_is_no_generator(value: object) -> None:
     with pytest.raises(SettingsError, match="asynchronous or a generator"):
         Prefork(spirit=value)
 

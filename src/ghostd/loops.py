@@ -1,0 +1,218 @@
+"""
+What spirits with an asynchronous body have in common, whatever loop it runs on.
+
+The beat comes from the loop itself: it looks at itself once in a second, notes how late
+it is, and beats if that is due. So a loop that is blocked falls silent, and the manager
+sees a hung spirit. Nothing here imports a loop; `aio` and `trios` do.
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from collections.abc import Coroutine, Generator
+from time import monotonic
+from types import TracebackType
+
+from ghostd.bell import BelledSpirit
+from ghostd.errors import GhostError
+from ghostd.settings import PoolSettings
+from ghostd.spirit import HasFileno
+from ghostd.typed import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from ghostd.logs import Log
+
+CLEANUP = 5.0
+"""Seconds to clean up in after a cancellation, at most; see `cleanup_time`."""
+
+LOOK = 1.0
+"""Seconds between two looks of a loop at itself, at most."""
+
+NEEDS = {"uvloop": ("uvloop",), "trio": ("anyio", "trio")}
+"""What has to be installed for a loop; the extra is called like the loop."""
+
+
+def check(settings: PoolSettings) -> None:
+    """
+    See to it, before any fork, that an asynchronous body can run.
+
+    Raises:
+        GhostError: it cannot.
+    """
+    if settings.threads > 1:
+        raise GhostError(
+            f"threads is {settings.threads}, and the body is asynchronous: "
+            "threads run plain bodies"
+        )
+    loop = settings.loop
+    if isinstance(loop, str) and loop in NEEDS:
+        from importlib.util import find_spec
+
+        missing = [name for name in NEEDS[loop] if find_spec(name) is None]
+        if missing:
+            words = " and ".join(missing)
+            error = GhostError(f"loop is {loop!r}, and {words} cannot be imported")
+            error.add_note(f'Install the extra: pip install "ghostd[{loop}]"')
+            raise error
+
+
+def cleanup_time(graceful: float) -> float:
+    """
+    Say how long before its end a body is cancelled.
+
+    Args:
+        graceful: seconds from being told to quit to SIGKILL.
+
+    Returns:
+        Seconds: a quarter of *graceful*, at most `CLEANUP`.
+    """
+    return min(CLEANUP, graceful / 4)
+
+
+class LoopSpirit(BelledSpirit):
+    """A spirit whose body runs on a loop, in the main thread."""
+
+    __slots__ = ("_log", "lag")
+
+    _log: Log
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self.lag: float = 0.0
+
+    def run(
+        self, body: Coroutine[Any, Any, object], settings: PoolSettings, log: Log
+    ) -> object:
+        """Run the body to its end, and clean up after it; raise what it raises."""
+        raise NotImplementedError
+
+    def beat(self, finished: bool) -> bool:
+        """Send the beat that is due; from another thread only the farewell."""
+        if get_ident() == self._thread:
+            return super().beat(finished)
+        # A thread beside the loop must not vouch for it.
+        if finished and self.ok:
+            self.leave()
+            self._far_end.farewell(monotonic())
+        return self.ok
+
+    def wait(self, seconds: float, *files: HasFileno | int) -> bool:
+        """Give what is to be awaited; block in another thread than the loop's."""
+        if get_ident() != self._thread:
+            if self.ok:
+                self.rest(monotonic() + seconds, *files)
+            return self.ok
+        if files:
+            raise TypeError(
+                "an asynchronous body waits for files by the means of its loop"
+            )
+        return Awaiting(self._wait(seconds))  # type: ignore[return-value]  # see Answer
+
+    async def _wait(self, seconds: float) -> bool:
+        raise NotImplementedError
+
+    def _tick(self) -> None:
+        if monotonic() >= self.due:
+            self.beat(finished=False)
+
+    def _look(self, late: float) -> float:
+        """Note how many seconds late the loop is, and beat; say when to look again."""
+        self.lag = max(0.0, late)
+        pace = min(LOOK, self._interval)
+        if not self.due:
+            return pace  # the body has not said yet that it is ready
+        self._tick()
+        return min(pace, max(0.0, self.due - monotonic()))
+
+    def _cancel_in(self) -> float:
+        """Say in how many seconds a body that is still running is cancelled."""
+        now = monotonic()
+        left_at = now if self.left_at is None else self.left_at
+        patience = self._graceful - cleanup_time(self._graceful)
+        return max(0.0, left_at + patience - now)
+
+    def _tell_cancelled(self) -> None:
+        self._log.warning(
+            "Spirit %d is not finished after %g seconds, cancelling its body",
+            self.pid,
+            self._graceful - cleanup_time(self._graceful),
+            extra={"event": "spirit.cancelled"},
+        )
+
+
+class Awaiting(Coroutine[Any, Any, bool]):
+    """A wait that must be awaited, and says so to whoever forgets it."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Coroutine[Any, Any, bool]) -> None:
+        """Be *inner*, but for its truth."""
+        self._inner = inner
+
+    def __bool__(self) -> bool:
+        """Refuse: a coroutine would be true, and a loop around it would spin."""
+        self._inner.close()
+        raise TypeError("this body is asynchronous: write `await self.wait(...)`")
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        """Wait."""
+        return self._inner.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        return self._inner.send(value)
+
+    def throw(
+        self,
+        kind: Any,
+        value: BaseException | object = None,
+        trace: TracebackType | None = None,
+    ) -> Any:
+        """Go on with an exception."""
+        if value is None and trace is None:
+            return self._inner.throw(kind)
+        return self._inner.throw(kind, value, trace)
+
+    def close(self) -> None:
+        """End it."""
+        self._inner.close()
+
+
+class Ticking(Protocol):
+    """What `Ticks` wants from a body."""
+
+    def tick(self, finished: bool = False) -> bool:
+        """Send the beat if one is due, and tell whether to go on."""
+
+    def wait(self, seconds: float) -> Any:
+        """Sleep, when awaited, and tell whether to go on."""
+
+
+class Ticks:
+    """Turns of an asynchronous body, a fixed time apart; each gives its number."""
+
+    def __init__(self, body: Ticking, every: float) -> None:
+        """Begin with the first `anext`."""
+        self._body = body
+        self._every = every
+        self._turn = -1
+        self._next = 0.0
+
+    def __aiter__(self) -> Self:
+        """Be the iterator."""
+        return self
+
+    async def __anext__(self) -> int:
+        """Wait for the next turn; its number, from 0."""
+        now = monotonic()
+        if self._turn < 0:
+            self._next = now
+            ok = self._body.tick()
+        else:
+            # A turn that came late does not make the next ones come in a burst.
+            self._next = max(self._next + self._every, now)
+            ok = await self._body.wait(self._next - now)
+        if not ok:
+            raise StopAsyncIteration
+        self._turn += 1
+        return self._turn
