@@ -15,6 +15,7 @@ VERSIONS = $(eval VERSIONS := $$(foreach python,$$(PYTHONS),$$(shell $$(python) 
 PY := .venv/bin/python
 TURNS := 1000000
 MINUTES := 10
+JOBS := 20000
 
 DEV := .venv/.ready
 TEST_ENVS = $(VERSIONS:%=.venvs/%/.ready)
@@ -26,7 +27,7 @@ TEST_ENVS = $(VERSIONS:%=.venvs/%/.ready)
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: .venvs/demo/.ready ## a daemon's life in two seconds; needs nothing but Python
@@ -77,6 +78,10 @@ matrix: $(TEST_ENVS) ## all tests on the first Python, coverage checked; most on
 .PHONY: chaos
 chaos: $(DEV) ## kill, stop and starve real daemons (MINUTES=10 SEED=)
 	$(PY) tests/chaos/chaos.py --minutes $(MINUTES) $(SEED:%=--seed %)
+
+.PHONY: chaos-queues
+chaos-queues: $(DEV) ## the queues of examples/ under kills and reloads (JOBS=20000 SEED=)
+	$(PY) -m tests.chaos.queues --jobs $(JOBS) $(SEED:%=--seed %)
 
 .PHONY: bench
 bench: $(DEV) ## one JSON line per benchmark

@@ -239,6 +239,24 @@ def test_08_each_job_is_done_once_whoever_is_killed() -> None:
         assert not ask_jobs(file, wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "where"),
+    [
+        ("09_redis_streams.py", "REDIS", "unix:///nowhere/redis"),
+        ("10_postgres_jobs.py", "POSTGRES", "host=/nowhere dbname=jobs"),
+    ],
+)
+def test_a_start_without_the_server_says_so(
+    name: str, variable: str, where: str
+) -> None:
+    """With the server: tests/servers/test_queues.py."""
+    with example(name, **{variable: where}) as d:
+        refused = d.ctrl("start")
+
+        assert refused.returncode == 1
+        assert "/nowhere/" in refused.stderr
+
+
 def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
     began = time.monotonic()
     done = subprocess.run(
