@@ -257,6 +257,72 @@ def test_a_start_without_the_server_says_so(
         assert "/nowhere/" in refused.stderr
 
 
+def shout(port: str, word: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as client:
+        client.sendall(word + b"\n")
+        return client.makefile("rb").readline()
+
+
+each_line_server = pytest.mark.parametrize(
+    "name", ["11_asyncio_server.py", "12_trio_server.py"]
+)
+
+
+@each_line_server
+def test_a_line_is_answered_whoever_is_replaced(name: str) -> None:
+    port = free_port()
+    with example(name, PORT=port) as d:
+        d.start()
+        old = four_spirits(d)
+        d.ctrl("reload")
+        asked = 0
+        while old & set(d.spirits):
+            asked += 1
+            assert shout(port, b"hello %d" % asked) == b"HELLO %d\n" % asked
+        d.wait_for(lambda: d.healthy == 4)
+
+        assert asked
+        assert not d.log_lines("[error]")
+
+
+def held(d: Daemon) -> int:
+    """Count the sockets of all spirits."""
+    names = [name for pid in d.spirits for name in d.descriptors(pid).values()]
+    return sum(name.startswith("socket:") for name in names)
+
+
+@each_line_server
+def test_a_line_that_was_on_its_way_is_answered_by_one_who_leaves(name: str) -> None:
+    port = free_port()
+    with example(name, PORT=port) as d:
+        d.start()
+        four_spirits(d)
+        before = held(d)
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as client:
+            client.sendall(b"he")
+            d.wait_for(lambda: held(d) > before, what="an accepted client")
+            d.signal(signal.SIGQUIT)
+            d.wait_for_line("Stopping spirit", times=4)
+            client.sendall(b"llo\n")
+            answer = client.makefile("rb").read()
+        d.wait_for(lambda: not d.pid)
+
+        assert answer == b"HELLO\n"
+
+
+def test_11_clients_that_say_nothing_hold_nobody_up() -> None:
+    port = free_port()
+    with example("11_asyncio_server.py", PORT=port) as d:
+        d.start()
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as client:
+            lines = client.makefile("rb")
+            client.sendall(b"one\ntwo\n")
+            assert [lines.readline(), lines.readline()] == [b"ONE\n", b"TWO\n"]
+            d.stop()
+
+            assert lines.read() == b""
+
+
 def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
     began = time.monotonic()
     done = subprocess.run(
