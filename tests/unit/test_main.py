@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,12 +75,16 @@ def test_commands(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "has no 'Nothing'" in capsys.readouterr().err
 
 
-def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert __main__.main([]) == 1
-    assert capsys.readouterr().err.startswith("usage: ")
-    for word in ("-h", "--help"):
-        assert __main__.main([word]) == 0
-        assert capsys.readouterr().out.startswith("usage: ")
+def test_without_click_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+
+    for words in ([], ["--help"], ["serve", "shop:app"], ["jobs", "start"]):
+        assert __main__.main(words) == 1
+        usage, hint = capsys.readouterr().err.splitlines()
+        assert usage == "usage: ghostd package.module:Class COMMAND"
+        assert "pip install 'ghostd[cli]'" in hint
 
 
 def test_it_is_a_ghost_after_all() -> None:

@@ -1,0 +1,158 @@
+"""
+What a developer sees: the log in colours, errors that fit on a screen, and changes.
+
+This is a process of its own, the only one that has watchfiles, rich and a thread. It
+knows nothing of daemons: it reads a pipe, and writes a byte into another when a file
+has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import threading
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from textwrap import dedent
+from typing import Any
+
+import watchfiles
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.text import Text
+
+LINE = re.compile(r"\[\S+ (\d\d:\d\d:\d\d)\.\d+\] \[(\d+)\] \[(\w+)\] (.*)", re.DOTALL)
+COLOURS = {
+    "trace": "dim",
+    "debug": "dim",
+    "info": "green",
+    "notice": "cyan",
+    "warn": "yellow",
+}
+OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+OUR_FRAME = re.compile(
+    rf'^  File "{re.escape(OURS)}[^\n]*\n(?:    [^\n]*(?:\n|\Z))*', re.MULTILINE
+)
+NO_FRAMES = re.compile(
+    r"^Traceback \(most recent call last\):\n(?!  File )", re.MULTILINE
+)
+CALM = 0.02
+"""Seconds without another line after which a record counts as whole."""
+
+STEP = 50
+"""Milliseconds without another change after which a change counts as whole."""
+
+FEWEST_LINES = 16
+OTHER_LINES = 6
+
+
+class Wanted(watchfiles.DefaultFilter):
+    """Which files matter: by default sources, outside of caches and environments."""
+
+    def __init__(self, includes: list[str], excludes: list[str]) -> None:
+        """Match names, or paths where a pattern has a slash."""
+        super().__init__()
+        self._includes = includes
+        self._excludes = excludes
+
+    def __call__(self, change: watchfiles.Change, path: str) -> bool:
+        """Tell whether a change of *path* matters."""
+        folders = path.split(os.sep)
+        if any(
+            fnmatch(path, pattern) or any(fnmatch(each, pattern) for each in folders)
+            for pattern in self._excludes
+        ):
+            return False
+        return super().__call__(change, path) and any(
+            fnmatch(path, pattern) or fnmatch(folders[-1], pattern)
+            for pattern in self._includes
+        )
+
+
+def show(log: int, change: int, watch: dict[str, Any]) -> int:
+    """Show what comes out of *log*, and write to *change*, until *log* is closed."""
+    console = Console(stderr=True, highlight=False)
+    over = threading.Event()
+
+    def read() -> None:
+        with open(log, "rb", buffering=0):
+            for record in records(log):
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    render(console, record)
+        over.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    folders = watch["folders"]
+    wanted = Wanted(watch["includes"], watch["excludes"])
+    console.print(f"[dim]watching {escape(', '.join(folders))}[/]")
+    for changes in watchfiles.watch(
+        *folders, watch_filter=wanted, step=STEP, stop_event=over
+    ):
+        names = sorted({os.path.relpath(path) for _, path in changes})
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        console.print(f"[bold]{escape(names[0])}{more} changed[/]")
+        with contextlib.suppress(BrokenPipeError):
+            os.write(change, b"!")
+    reader.join()
+    return 0
+
+
+def records(fd: int) -> Iterator[str]:
+    """Read records: a line, and the lines after it that begin with a blank."""
+    left, whole = b"", list[str]()
+    while True:
+        ready = select.select([fd], [], [], CALM if whole else None)[0]
+        if not ready:
+            yield "\n".join(whole)
+            whole = []
+            continue
+        data = os.read(fd, 65536)
+        *lines, left = (left + data).split(b"\n")
+        if not data and left:
+            lines, left = [left], b""
+        for line in lines:
+            text = line.decode(errors="replace")
+            if whole and not text.startswith((" ", "\t")):
+                yield "\n".join(whole)
+                whole = []
+            whole.append(text)
+        if not data:
+            if whole:
+                yield "\n".join(whole)
+            return
+
+
+def render(console: Console, record: str) -> None:
+    """Print a record: a log line in colours, anything else as it is."""
+    found = LINE.fullmatch(record)
+    if found is None:
+        console.print(Text(fitting(record, console.height)), soft_wrap=True)
+        return
+    at, pid, level, message = found.groups()
+    first, *rest = message.split("\n")
+    colour = COLOURS.get(level, "bold red")
+    line = Text.assemble((at, "dim"), f" {pid} ", (f"{level:<6} {first}", colour))
+    console.print(line, soft_wrap=True)
+    if rest:
+        story = fitting(without_ours(dedent("\n".join(rest))), console.height)
+        # Our own wrapping would be in the way of whoever copies a line.
+        console.print(Syntax(story, "pytb").highlight(story), soft_wrap=True, end="")
+
+
+def without_ours(story: str) -> str:
+    """Leave the frames of ghostd out of a traceback; the mistake is in none of them."""
+    return NO_FRAMES.sub("", OUR_FRAME.sub("", story)).strip("\n")
+
+
+def fitting(text: str, height: int) -> str:
+    """Leave out the middle of what does not fit on a screen; the end tells most."""
+    lines = text.splitlines()
+    room = max(FEWEST_LINES, height - OTHER_LINES)
+    if len(lines) <= room:
+        return text
+    left = len(lines) - room + 1
+    return "\n".join([lines[0], f"  ... {left} lines left out ...", *lines[left + 1 :]])
