@@ -17,6 +17,8 @@ from types import ModuleType
 import pytest
 
 import ghostd
+from ghostd.http.settings import HttpSettings
+from ghostd.settings import GhostSettings, PoolSettings
 from ghostd.testing import Daemon
 
 ROOT = Path(__file__).parents[1]
@@ -211,6 +213,56 @@ def test_the_unit_gives_spirits_more_time_than_they_have() -> None:
 
     assert "KillSignal=SIGQUIT\n" in unit
     assert seconds > ghostd.Prefork(spirit=print).graceful_timeout
+
+
+# -- coming from elsewhere -----------------------------------------------------
+
+MOVES = [ROOT / "docs/how-to" / f"from-{name}.md" for name in ("gunicorn", "uvicorn")]
+
+
+def ours(page: Path, heading: str) -> Iterator[str]:
+    """Give what stands in backquotes in the second column below a heading."""
+    section = page.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    for line in section.splitlines()[4:]:
+        if line.startswith("|"):
+            yield from re.findall(r"`([^`]+)`", line.split("|")[2])
+
+
+@pytest.mark.parametrize("page", MOVES, ids=lambda page: page.stem)
+def test_an_option_that_replaces_another_exists(page: Path) -> None:
+    named = {word for word in ours(page, "Options") if word.isidentifier()}
+    known = {
+        field
+        for kind in (GhostSettings, PoolSettings, HttpSettings)
+        for field in kind.__annotations__
+    }
+
+    assert len(named) > 20
+    assert named <= known
+
+
+@pytest.mark.parametrize("page", MOVES, ids=lambda page: page.stem)
+def test_a_word_of_the_command_line_that_replaces_another_exists(page: Path) -> None:
+    command = pytest.importorskip("ghostd.cli.command").program
+    words = [word for word in ours(page, "Options") if not word.isidentifier()]
+    options = {
+        option
+        for each in (command, *command.commands.values())
+        for parameter in each.params
+        for option in parameter.opts
+    }
+
+    assert words
+    for word in words:
+        name, _, rest = word.removeprefix("ghostd ").partition(" ")
+        assert {name, rest or name} <= {*options, *command.commands}
+
+
+def test_a_hook_that_replaces_another_exists() -> None:
+    named = set(ours(MOVES[0], "Hooks"))
+
+    assert named
+    assert named <= {*ghostd.Prefork.HOOKS, "load"}
 
 
 # -- ARCHITECTURE.md -----------------------------------------------------------

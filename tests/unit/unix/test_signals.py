@@ -216,17 +216,20 @@ def test_no_child_writes_into_its_parents_inbox() -> None:
     def body(inbox: SignalInbox) -> tuple[bool, dict[int, int]]:
         pid = os.fork()
         if pid == 0:
+            # One that does nothing to whoever has no handler for it. A TTIN stops its
+            # process, unless nobody could wake that: this test once hung in just
+            # those sessions that have a shell above them.
             for _ in range(100):
-                signal.raise_signal(TTIN)
+                signal.raise_signal(signal.SIGCHLD)
             os._exit(0)
         os.waitpid(pid, 0)
         woken = select.select([inbox.fd], [], [], 0)[0]
         noted = inbox.take()
-        return bool(woken) == bool(noted), {n: t for n, t in noted.items() if n == TTIN}
+        return bool(woken) == bool(noted), noted
 
     agreed, noted = with_inbox(body)
-    assert agreed, "woken by its SIGCHLD only"
-    assert noted == {}
+    assert agreed, "woken by the child's end only"
+    assert noted.get(signal.SIGCHLD, 0) <= 1
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
