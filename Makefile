@@ -16,6 +16,7 @@ PY := .venv/bin/python
 TURNS := 1000000
 MINUTES := 10
 JOBS := 20000
+SECONDS := 60
 
 DEV := .venv/.ready
 TEST_ENVS = $(VERSIONS:%=.venvs/%/.ready)
@@ -87,6 +88,14 @@ chaos-queues: $(DEV) ## the queues of examples/ under kills and reloads (JOBS=20
 bench: $(DEV) ## one JSON line per benchmark
 	$(PY) benchmarks/run.py
 
+.PHONY: chaos-http
+chaos-http: $(DEV) ## what serving loses, and what it costs (SECONDS=60 ONLY=)
+	$(PY) -m tests.chaos.serve --seconds $(SECONDS) --only "$(ONLY)"
+
+.PHONY: bench-http
+bench-http: .venvs/peers/.ready ## beside other servers, in the same run (ARGS=--short)
+	.venvs/peers/bin/python benchmarks/bench_http.py $(ARGS)
+
 .PHONY: docs
 docs: $(DEV) ## build/docs/index.html; warnings are errors
 	.venv/bin/sphinx-build --quiet --fail-on-warning --nitpicky docs build/docs
@@ -109,6 +118,10 @@ clean: ## all that can be made again
 # Without pip: ghostd needs nothing, so the demo needs no network.
 .venvs/demo/.ready: tools/pythons
 	@$(firstword $(PYTHONS)) -m venv --clear --without-pip .venvs/demo
+	@touch $@
+
+.venvs/peers/.ready: pyproject.toml tools/venv
+	@tools/venv .venvs/peers "$(firstword $(PYTHONS))" peers
 	@touch $@
 
 .venvs/%/.ready: pyproject.toml tools/venv

@@ -712,6 +712,7 @@ def test_percentiles_are_latencies_that_were_seen() -> None:
     assert [report.percentile(share) for share in (0, 50, 99, 99.9, 100)] == [
         *(0.001, 0.5, 0.99, 0.999, 1.0)
     ]
+    assert report.percentile(50, slow=None) == 0.5
     assert math.isnan(report.percentile(50, slow=True))
 
 

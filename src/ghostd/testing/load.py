@@ -398,18 +398,20 @@ class Report:
         """Good answers for each second."""
         return self.good / self.seconds if self.seconds > 0 else 0.0
 
-    def percentile(self, share: float, *, slow: bool = False) -> float:
+    def percentile(self, share: float, *, slow: bool | None = False) -> float:
         """
         Give the latency that this share of the good answers did not exceed.
 
         Args:
             share: percent, as in 99.9; 100 gives the longest.
-            slow: of the requests for the slow path instead of all others.
+            slow: False: without the requests for the slow path; True: only these;
+                None: all.
 
         Returns:
             Seconds from when a request was due; NaN if there was none.
         """
-        latencies = self._latencies[slow]
+        fast, late = self._latencies
+        latencies = sorted(fast + late) if slow is None else late if slow else fast
         if not latencies:
             return math.nan
         # 99.9 % of 1,000 are 999, whatever a binary fraction makes of them.
