@@ -39,7 +39,7 @@ RATES = {
     "outages": 0.005,
     "growths": 0.05,
     "reloads": 0.02,
-    "broken": 0.3,
+    "broken": 0.5,
     "tired": 0.02,
     "births": 0.2,
     "stops": 0.002,

@@ -130,7 +130,6 @@ class Life:
         "slot",
         "tired",
         "told",
-        "weary",
     )
 
     def __init__(self, pid: int, slot: int, generation: int, born: float) -> None:
@@ -142,7 +141,6 @@ class Life:
         self.heard: float = born
         self.beat: bool = False
         self.ready_at: float | None = None
-        self.weary: bool = False
         self.tired: bool = False
         self.left_at: float | None = None
         self.killed_at: float | None = None
@@ -242,8 +240,9 @@ class Referee:
         self._issued = 0
         self._rolling: int | None = None
         self._unanswered: set[int] = set()
-        self._failures: set[int] = set()
-        self._passed: set[int] = set()
+        self._failed: deque[int] = deque()
+        self._passed: deque[int] = deque()
+        self._asked: deque[int] = deque()
         self._stop_at = now
         self._strikes = Streak(settings.budget)
         self._forks = Streak(0)
@@ -402,9 +401,21 @@ class Referee:
         if self.stop:
             return
         if event.generation == self.trial:
-            self._failures.add(event.generation)
+            self._fall()
         elif event.generation == self.generation:
             self._on_useless(now)
+
+    def _fall(self) -> None:
+        """Let the generation on trial fail; whatever comes after it finds it so."""
+        if self.trial is not None:
+            self._failed.append(self.trial)
+            self.trial = None
+
+    def _pass(self) -> None:
+        """Let the generation on trial be good."""
+        if self.trial is not None:
+            self.generation = self._rolling = self.trial
+            self.trial = None
 
     def _on_useless(self, now: float) -> None:
         """Count a life, or an attempt at one, that never got to work."""
@@ -444,12 +455,14 @@ class Referee:
             life.left_at = now
             if self._canary(life):
                 # Its work was short, and done: no time has to pass any more.
-                self._passed.add(life.generation)
+                self._passed.append(life.generation)
+                self._pass()
 
     def _on_tired(self, event: Tired, _now: float) -> None:
         life = self.lives.get(event.pid)
-        if life is not None and life.active and life.beat:
-            life.weary = True
+        if life is not None and life.active and life.beat and not life.tired:
+            life.tired = True
+            self._asked.append(event.pid)
 
     def _on_exited(self, event: Exited, now: float) -> None:
         life = self.lives.pop(event.pid, None)
@@ -461,7 +474,7 @@ class Referee:
         if event.foreign and self._proven:
             return
         if self._canary(life) and life.active:
-            self._failures.add(life.generation)
+            self._fall()
         elif self._lost(life):
             return
         elif not life.beat:
@@ -683,21 +696,29 @@ class Referee:
         self._check_silence(life, now)
         life.silent = True
         if self._canary(life):
-            self._failures.add(life.generation)
+            self._fall()
 
     def _check_tired(self, action: Say, now: float) -> None:
-        life = self.lives.get(action.fields["pid"])
-        if life is None:
-            return  # it has died in the same turn
+        pid = action.fields["pid"]
+        if self._asked:
+            if self._asked.popleft() != pid:
+                self._fail("I13 tired", f"{pid} is, but it is another that asked")
+            return
+        life = self.lives.get(pid)
         most = self.settings.max_age
-        least = None if most is None else most * (1 - self.settings.jitter)
-        aged = least is not None and now >= life.born + least - EPSILON
-        if life.tired or not life.active or not (life.weary or aged):
-            self._fail("I13 tired", f"{life} was not asked to be")
-        life.tired = True
+        if life is None or life.tired or not life.active or most is None:
+            self._fail("I13 tired", f"{life or pid} did not ask")
+        elif now < life.born + most * (1 - self.settings.jitter) - EPSILON:
+            self._fail("I13 tired", f"{life}, born at {life.born:.3f}")
+        else:
+            life.tired = True
 
     def _check_rolling(self, action: Say, now: float) -> None:
         trial = action.fields["generation"]
+        if self._passed:
+            if self._passed.popleft() != trial:
+                self._fail("I13 trial", f"{trial} is good, and it is another that is")
+            return
         if trial != self.trial:
             self._fail("I13 trial", f"{trial} is good, on trial is {self.trial}")
         time = self.settings.canary_time
@@ -706,15 +727,14 @@ class Referee:
             for life in self.lives.values()
             if self._canary(life)
         )
-        if self.wanted and not passed and trial not in self._passed:
+        if self.wanted and not passed:
             self._fail("I13 trial", f"{trial} is good, and no canary has shown it")
-        self.generation, self._rolling, self.trial = trial, trial, None
+        self._pass()
 
     def _check_dropped(self, action: Say, _now: float) -> None:
-        trial = action.fields["generation"]
-        if trial != self.trial or trial not in self._failures:
-            self._fail("I13 dropped", f"{trial}, on trial is {self.trial}")
-        self.trial = None
+        dropped = action.fields["generation"]
+        if not self._failed or self._failed.popleft() != dropped:
+            self._fail("I13 dropped", f"{dropped} has not failed now")
 
     def _check_reloaded(self, action: Reloaded, _now: float) -> None:
         if action.generation not in self._unanswered:
@@ -795,8 +815,12 @@ class Referee:
             self._fail("L8 answer", f"{self._unanswered} wait, underway: {underway}")
         if self._rolling is not None and self.settled:
             self._fail("L8 answer", f"{self._rolling} has replaced all, nobody says so")
-        if self.trial in self._failures:
-            self._fail("I13 dropped", f"{self.trial} goes on after its canary failed")
+        if self._asked:
+            self._fail("I13 tired", f"{[*self._asked]} asked, and nobody says so")
+        if self._failed:
+            self._fail("I13 dropped", f"{self._failed} failed, and nobody says so")
+        if self._passed:
+            self._fail("I13 trial", f"{self._passed} are good, and nobody says so")
         passed = now - self.settings.canary_time - EPSILON
         for life in self.lives.values():
             late = life.ready_at is not None and life.ready_at < passed

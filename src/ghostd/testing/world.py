@@ -388,6 +388,8 @@ class World:
         self.faults = PEACE
         self.choose = in_turn([OBEDIENT])
         self._forks_fail_until = -NEVER
+        # With nobody wanted, code is good that nobody has seen fail.
+        self._broken.clear()
         for spirit in self.spirits.values():
             if spirit.killed:
                 self._at(0.0, "killed", spirit)
