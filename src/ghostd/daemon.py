@@ -32,6 +32,7 @@ from ghostd.unix.signals import SignalInbox
 
 if TYPE_CHECKING:
     from ghostd.logs import Log
+    from ghostd.unix.sockets import Sockets
 
 SIGNALS = {
     signal.SIGINT: "end; a second one interrupts the body",
@@ -79,6 +80,7 @@ class Daemon:
         filepid: the pidfile.
         inbox: the signals, once it lives.
         report: how it speaks to its launcher.
+        sockets: what it listens on; None: nothing.
         boot_deadline: when the launcher wants a verdict; None: nobody waits.
         is_daemonized: this process has detached.
         known_pid: the pid that the launcher was told.
@@ -95,6 +97,7 @@ class Daemon:
         self.filepid: Pidfile = Pidfile(settings.pidfile)
         self.inbox: SignalInbox = SignalInbox(signals)
         self.report: Report = Report()
+        self.sockets: Sockets | None = None
         self.boot_deadline: float | None = None
         self.is_daemonized: bool = False
         self.known_pid = 0
@@ -149,9 +152,13 @@ class Daemon:
 
         Raises:
             StartError: no fork, or no descriptor left.
+            ListenError: nothing was passed to this process to listen on.
         """
         daemonize.open_standard_streams()
         meant = daemonize.activated() | _descriptors(self.settings.loghandle)
+        if self.sockets is not None:
+            self.sockets.check()
+            meant |= self.sockets.meant
         deadline = time.monotonic() + self.settings.start_timeout
         try:
             read, write = fork.pipe()
@@ -202,12 +209,12 @@ class Daemon:
 
     def settle(self, identity: Identity | None, *, foreground: bool) -> None:
         """
-        Become the daemon: pidfile, log, rights, signals.
+        Become the daemon: pidfile, log, sockets, rights, signals.
 
         Those are held back until `SignalInbox.let_in`, when there is a reaction.
 
         Raises:
-            GhostError: one of them could not be had; the pidfile is gone again.
+            GhostError: one of them could not be had; nothing is left behind.
         """
         # A TERM without a handler would end us and leave the pidfile.
         self.inbox.hold()
@@ -219,11 +226,13 @@ class Daemon:
             self._log = self._open_log(stream, owner)
             if self._log.trouble:
                 self.report.note(self._log.trouble)
+            self.listen(owner)
             if identity is not None:
                 load_late_modules()
             privilege.drop(identity)
             self.inbox.open()
         except BaseException:
+            self.hang_up()
             self.filepid.release()
             self.inbox.close()
             raise
@@ -231,6 +240,31 @@ class Daemon:
         self.log.info(
             "Ghost process %d started", os.getpid(), extra={"event": "ghost.started"}
         )
+
+    def listen(self, owner: tuple[int, int] | None = None) -> None:
+        """
+        Open what it listens on, if it does so at all; *owner*: who it will become.
+
+        Raises:
+            ListenError: an address cannot be had; none is open.
+        """
+        if self.sockets is None:
+            return
+        self.sockets.open(owner, self._warn_of_sockets)
+        for listener in self.sockets.listeners.values():
+            self.log.info(
+                "Listening on %s",
+                listener.where,
+                extra={"event": "socket.opened", "socket": listener.name},
+            )
+
+    def _warn_of_sockets(self, text: str) -> None:
+        self.log.warning("%s", text, extra={"event": "socket.shared"})
+
+    def hang_up(self) -> None:
+        """Close what it listens on. Safe to repeat."""
+        if self.sockets is not None:
+            self.sockets.close()
 
     def _work(self, work: Work) -> int:
         """Run the user's code; an exception of its is logged, told and exit code 1."""
@@ -260,6 +294,7 @@ class Daemon:
         """Clean up; nothing in here can keep the pidfile from going away."""
         scope = INTERRUPTED if self.interrupted else NORMAL
         hooks.call(self.log, float("inf"), "cleanup", work.cleanup, scope)
+        self.hang_up()
         self.log.info(
             "Ghost process %d stopped", os.getpid(), extra={"event": "ghost.stopped"}
         )

@@ -37,6 +37,10 @@ class LogError(GhostError):
     """The log cannot be opened, or must not be."""
 
 
+class ListenError(GhostError):
+    """An address cannot be listened on; the message names it."""
+
+
 class StartError(GhostError):
     """The daemon did not come up; the message is the whole story."""
 

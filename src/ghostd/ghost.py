@@ -256,6 +256,7 @@ class Ghost:
         """
         control.become_daemon(self)
         atexit.register(self.filepid.release)
+        atexit.register(self._daemon.hang_up)
         return self
 
     def set_uid(self, user: str | int | None = None) -> Self:

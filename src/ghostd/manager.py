@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from ghostd import hooks as doors_to_users
-from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Reloaded, Say, Spawn
+from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Say, Spawn
 from ghostd.core.events import (
     Event,
     Grow,
@@ -37,6 +37,7 @@ from ghostd.unix.signals import SignalInbox
 
 if TYPE_CHECKING:
     from ghostd.logs import Log
+    from ghostd.unix.sockets import Sockets
 
 SIGNALS = {
     signal.SIGINT: "shut down at once",
@@ -94,6 +95,7 @@ class Manager:
         become: called in each newborn with its `Spirit`, before the body runs.
         ready: called once when the pool is up, with how many are healthy and wanted.
         housekeeping: called about once a minute.
+        sockets: what the daemon listens on; None: nothing.
         boot_deadline: when whoever started us wants a verdict; None: never.
         clock: seconds, monotonic.
 
@@ -111,6 +113,7 @@ class Manager:
         become: Callable[[Spirit], None],
         ready: Callable[[int, int], None] = lambda healthy, wanted: None,  # noqa: ARG005
         housekeeping: Callable[[], None] = lambda: None,
+        sockets: Sockets | None = None,
         boot_deadline: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -122,6 +125,7 @@ class Manager:
         self._become = become
         self._ready = ready
         self._housekeeping = housekeeping
+        self._sockets = sockets
         self._clock = clock
         self._pid = os.getpid()
         self._wishes: list[Event] = []
@@ -169,7 +173,9 @@ class Manager:
         if doors.PIDFD and not self._inherits_orphans:
             # Each death has a descriptor that wakes us; a signal would do so twice.
             self._inbox.leave(signal.SIGCHLD)
-        self._nursery = Nursery(self._poller, self._expect, self._inbox.noted)
+        self._nursery = Nursery(
+            self._poller, self._expect, self._inbox.noted, self._lend
+        )
         self._say_start()
 
     def _close(self) -> None:
@@ -228,8 +234,25 @@ class Manager:
         if births:
             for event in self._nursery.bear(births):
                 self.pool.observe(event, self._clock())
+        if self._sockets is not None:
+            self._direct(self._sockets)
         for action in sorted(actions, key=_urgency):
             self._perform(action)
+
+    def _direct(self, sockets: Sockets) -> None:
+        """
+        Have newcomers go to those who are there for them.
+
+        Before anybody is told to leave: what comes after that would wait for nobody.
+        """
+        members = self.pool.members.values()
+        sockets.steer(member.slot for member in members if member.alive)
+        stopping = self.pool.stopping is not None
+        if stopping and not any(member.active for member in members):
+            sockets.turn_away()
+
+    def _lend(self, slot: int) -> tuple[int, ...]:
+        return () if self._sockets is None else self._sockets.lend(slot)
 
     def _due(self) -> float:
         """Say when the next turn must come: the pool's business, or ours."""
@@ -309,8 +332,6 @@ class Manager:
                 self._log.write(action.level, action.text, extra)
             case Ready():
                 self._ready(self.pool.healthy, self.pool.wanted)
-            case Reloaded():
-                pass
             case _:
                 assert_never(action)
 

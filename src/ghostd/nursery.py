@@ -48,13 +48,21 @@ class Nursery:
         poller: where their descriptors are watched.
         expect: makes what a newborn runs.
         noted: the signals that must not reach a newborn before it is ready.
+        lend: says which private descriptors the newborn of a slot may keep.
     """
 
-    def __init__(self, poller: Poller, expect: Expect, noted: Iterable[int]) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        expect: Expect,
+        noted: Iterable[int],
+        lend: Callable[[int], tuple[int, ...]] = lambda slot: (),  # noqa: ARG005
+    ) -> None:
         """Start empty."""
         self._poller = poller
         self._expect = expect
         self._noted = noted
+        self._lend = lend
         self._lives: dict[int, Life] = {}
         self._by_fd: dict[int, int] = {}
         self._memory = MemoryWatch()
@@ -68,37 +76,35 @@ class Nursery:
 
     def bear(self, births: list[Spawn]) -> Iterator[Event]:
         """Fork for each of *births*; tell which came to be and which did not."""
-        failures: list[OSError] = []
+        failures = []
         lifelines = []
         for _ in births:
             try:
                 lifelines.append(Lifeline())
             except OSError as error:
                 failures.append(error)
-                break
         entrances = [
-            (lifeline.far_fd, self._expect(birth, lifeline.far_fd))
+            (
+                tuple(sorted((lifeline.far_fd, *self._lend(birth.slot)))),
+                self._expect(birth, lifeline.far_fd),
+            )
             for birth, lifeline in zip(births, lifelines, strict=False)
         ]
         pids, failure = fork.fork_each(entrances, self._noted)
-        unborn = births[len(pids) :]
         for birth, lifeline, pid in zip(births, lifelines, pids, strict=False):
             try:
                 self._raise(Child(pid), lifeline)
             except OSError as error:
                 self._disown(pid)
                 failures.append(error)
-                unborn.append(birth)
             else:
                 yield Spawned(pid, birth.slot, birth.generation)
         for lifeline in lifelines[len(pids) :]:
             lifeline.close()
         if failure is not None:
             failures.append(failure)
-        for birth in unborn:
-            why = failures[-1]
-            words = why.strerror or str(why)
-            yield SpawnFailed(words, birth.slot, birth.generation)
+        for why in failures:
+            yield SpawnFailed(why.strerror or str(why))
 
     def _raise(self, child: Child, lifeline: Lifeline) -> None:
         lifeline.hand_over()

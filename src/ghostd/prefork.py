@@ -24,9 +24,12 @@ from ghostd.typed import TYPE_CHECKING, Any, ClassVar
 from ghostd.unix import death, processors
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from ghostd.core.member import Member
     from ghostd.loops import LoopSpirit, Ticks
     from ghostd.spirit import Answer
+    from ghostd.unix.sockets import Sockets
 
 
 class PoolView(Mapping[int, "Member"]):
@@ -61,6 +64,56 @@ class PoolView(Mapping[int, "Member"]):
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+class SocketView(Mapping[str, "socket"]):
+    """The sockets that a pool listens on, by name, in the order of `listen`."""
+
+    def __init__(self, sockets: Sockets | None) -> None:
+        """Show *sockets*; None: there are none."""
+        self._listeners = {} if sockets is None else sockets.listeners
+
+    def __getitem__(self, name: str) -> socket:
+        """Give a socket."""
+        return self._listeners[name].sock
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self._listeners)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._listeners)
+
+    def __repr__(self) -> str:
+        """Show what each of them listens on."""
+        pairs = (f"{name!r}: {each.where}" for name, each in self._listeners.items())
+        return f"<sockets {', '.join(pairs)}>"
+
+    def is_own(self, name: str) -> bool:
+        """
+        Tell whether what waits at a socket waits for this slot alone (``reuseport``).
+
+        A spirit that leaves must accept all of it before it goes, where of a shared
+        socket it can leave the rest to the others.
+        """
+        return self._listeners[name].queues is not None
+
+    def leftovers(self, patience: float = 0.5) -> Iterator[socket]:
+        """
+        Accept what is left, in a spirit that leaves.
+
+        Of shared sockets it is what waits there now, for nobody else may be left. To a
+        queue of the slot's own a connection may still be on its way that began before
+        this spirit was told to go.
+
+        Args:
+            patience: seconds without one, after which no more is expected there.
+        """
+        if self._listeners:
+            from ghostd.unix import sockets
+
+            yield from sockets.leftovers(self._listeners.values(), patience)
 
 
 class Prefork(Ghost):
@@ -106,6 +159,17 @@ class Prefork(Ghost):
         if given.get("spirits") == "auto":
             given["spirits"] = processors.usable()
         self.pool_settings: PoolSettings = PoolSettings(**given)
+        if given.get("listen"):
+            # Most daemons listen on nothing, and need not load what opens sockets.
+            from ghostd.unix import addresses, sockets
+
+            places = self.pool_settings.spirits + self.pool_settings.spare
+            self._daemon.sockets = sockets.Sockets(
+                addresses.parse_all(given["listen"]),
+                backlog=self.pool_settings.backlog,
+                reuseport=self.pool_settings.reuseport,
+                slots=places,
+            )
         self._manager: Manager | None = None
         # One step nearer than the daemon's: it is all that tick() looks at.
         self._spirit: Spirit | Outside = self._daemon.spirit
@@ -175,6 +239,17 @@ class Prefork(Ghost):
         return PoolView(members, time.monotonic())
 
     @property
+    def sockets(self) -> SocketView:
+        """
+        What is listened on, name -> socket, in the order of ``listen``.
+
+        Empty in the launcher; open in the daemon from before `init`, and in each
+        spirit. They are the same sockets in all of them, also as to whether they
+        block; with ``reuseport`` a spirit has those of its slot.
+        """
+        return SocketView(self._daemon.sockets)
+
+    @property
     def healthy(self) -> int:
         """Number of members with at least one beat."""
         return 0 if self._manager is None else self._manager.pool.healthy
@@ -222,6 +297,7 @@ class Prefork(Ghost):
         """
         self._check_body()
         life = self._daemon
+        opens = life.sockets is not None and not life.sockets.is_open
         alone = not life.inbox.is_open
         if alone:
             life.inbox.open()
@@ -236,13 +312,18 @@ class Prefork(Ghost):
             become=self._become,
             ready=self._ready,
             housekeeping=self._keep_house,
+            sockets=life.sockets,
             boot_deadline=life.boot_deadline,
         )
         try:
+            if opens:
+                life.listen()
             code = manager.run()
         finally:
             life.spirit.ok = False
             self._manager = None
+            if opens:
+                life.hang_up()
             if alone:
                 life.inbox.close()
         if manager.pool.failure:
@@ -356,6 +437,8 @@ class Prefork(Ghost):
     def _check_body(self) -> None:
         # While this process still has all rights, also those to read the library.
         death.prepare()
+        if self._daemon.sockets is not None:
+            self._daemon.sockets.check()
         if type(self).spirit is Prefork.spirit and "spirit" not in vars(self):
             raise GhostError(
                 f"{self.name} has no body: override spirit(), or give spirit=callable"
@@ -376,6 +459,8 @@ class Prefork(Ghost):
         report.ready()
 
     def _become(self, spirit: Spirit) -> None:
+        if self._daemon.sockets is not None:
+            self._daemon.sockets.take(spirit.slot)
         self._spirit = self._daemon.spirit = spirit
         self._manager = None
 

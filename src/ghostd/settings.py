@@ -325,8 +325,11 @@ class PoolSettings(Value):
             spirits are forked, so that they share its memory.
         control: path of the socket on which the daemon answers commands; default
             the pidfile's with ``.ctl`` for ``.pid``; ``""``: none.
-        listen: addresses to listen on, opened with all rights before the first fork.
-        backlog: connections that may wait on each.
+        listen: addresses to listen on, opened with all rights before the first fork:
+            ``HOST:PORT``, ``[IPV6]:PORT``, ``:PORT``, ``udp:HOST:PORT``,
+            ``unix:/PATH?mode=660&user=U&group=G``, ``fd:NUMBER``, ``systemd:NAME``;
+            ``?name=...`` on any of them names it.
+        backlog: connections that may wait on each; the kernel has a limit, too.
         reuseport: each slot has a queue of its own on each TCP or UDP address.
         loop: what an asynchronous body runs on: ``asyncio``, ``uvloop``, ``trio``, or
             a callable that makes an asyncio loop.

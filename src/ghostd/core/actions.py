@@ -9,11 +9,7 @@ DEBUG, INFO, WARN, ERROR, FATAL = "debug", "info", "warn", "error", "fatal"
 
 
 class Spawn(Value):
-    """
-    Fork a spirit for place *slot*, and tell `Spawned`, `SpawnFailed` or `Stillborn`.
-
-    The answer may come in any later turn; until then the place counts as taken.
-    """
+    """Fork a spirit for place *slot* and tell `Spawned` or `SpawnFailed`."""
 
     slot: int
     generation: int
@@ -63,17 +59,4 @@ class Ready(Value):
     """Tell whoever started the daemon that it is up."""
 
 
-class Reloaded(Value):
-    """
-    Tell whoever asked how a reload ended.
-
-    Attributes:
-        generation: the one that it was about.
-        reason: why it did not come to be, "" when every spirit is of it.
-    """
-
-    generation: int
-    reason: str = ""
-
-
-Action = Spawn | Quit | Kill | Call | Say | Ready | Reloaded
+Action = Spawn | Quit | Kill | Call | Say | Ready

@@ -8,7 +8,6 @@ how it leaves in `drain`.
 from __future__ import annotations
 
 import os
-import socket
 
 from ghostd import settings
 from ghostd.errors import SettingsError
@@ -48,7 +47,6 @@ class HttpServer(Prefork):
                 given[name] = os.path.abspath(given[name])
         self.http_settings: HttpSettings = HttpSettings(**given)
         self._config: uvicorn.Config | None = None
-        self._opened: dict[str, socket.socket] = {}
         super()._construct(keywords)
 
     def load(self) -> None:
@@ -81,20 +79,12 @@ class HttpServer(Prefork):
         serving = Serving(
             self._config,
             self.http_settings,
-            self._opened.values(),
+            self.sockets.values(),
             backlog=self.pool_settings.backlog,
             jitter=self.pool_settings.jitter,
             tired=self._tired,
         )
         runner.run(self, serving)
-
-    def preinit(self) -> None:
-        """Open the sockets, until the pool does so itself."""
-        for address in self.pool_settings.listen:
-            host, _, port = address.rpartition(":")
-            self._opened[address] = socket.create_server(
-                (host, int(port)), backlog=self.pool_settings.backlog
-            )
 
     def _tired(self, why: str) -> None:
         self.log.info("Spirit %d wants to be replaced: %s", self.pid, why)

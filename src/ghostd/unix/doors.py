@@ -43,3 +43,6 @@ PIPE2 = is_open("pipe2", present=hasattr(os, "pipe2"))
 
 PROC = is_open("proc", present=os.path.isdir("/proc/self/fd"))
 """The processes and descriptors of this machine as files."""
+
+FILTER = is_open("filter", present=sys.platform == "linux")
+"""Programs that the kernel runs on each packet: which queue gets it, and whether."""

@@ -33,7 +33,7 @@ class _Private:
 
     def __init__(self) -> None:
         self.fds: set[int] = set()
-        self.spared: int | None = None
+        self.spared: tuple[int, ...] | None = None
         self._runs: list[tuple[int, int]] | None = None
 
     def change(self, *, add: Iterable[int] = (), drop: Iterable[int] = ()) -> None:
@@ -55,16 +55,17 @@ class _Private:
 
     def close(self) -> None:
         """
-        Close all of them but the spared one; runs first of all in every child.
+        Close all of them but the spared ones; runs first of all in every child.
 
         In ranges, because a manager of 500 has 1,000 of them, mostly in a row, and the
         kernel closes a range in one call.
         """
+        spared = self.spared or ()
         for low, high in self.runs():
-            spared = -1 if self.spared is None else self.spared
-            if low <= spared < high:
-                os.closerange(low, spared)
-                low = spared + 1  # noqa: PLW2901 - the rest of the same range
+            for fd in spared:
+                if low <= fd < high:
+                    os.closerange(low, fd)
+                    low = fd + 1  # noqa: PLW2901 - the rest of the same range
             os.closerange(low, high)
         self.fds = set()
         self._runs = None
@@ -140,14 +141,15 @@ Entrance = Callable[[Iterable[int]], NoReturn]
 
 
 def fork_each(
-    entrances: Iterable[tuple[int, Entrance]], block: Iterable[int] = EVERY_SIGNAL
+    entrances: Iterable[tuple[tuple[int, ...], Entrance]],
+    block: Iterable[int] = EVERY_SIGNAL,
 ) -> tuple[list[int], OSError | None]:
     """
     Fork once for each of *entrances*, back to back; no child ever comes back here.
 
     Args:
-        entrances: for each child the one private descriptor that it may keep (-1:
-            none), and what it runs, with signals blocked.
+        entrances: for each child the private descriptors that it may keep, in rising
+            order, and what it runs, with signals blocked.
         block: what to block; those with a handler are enough, and each one costs 2 us.
 
     Returns:
@@ -186,7 +188,7 @@ def fork(enter: Entrance, block: Iterable[int] = EVERY_SIGNAL) -> int:
     Raises:
         OSError: the fork failed; nothing has changed.
     """
-    pids, error = fork_each([(-1, enter)], block)
+    pids, error = fork_each([((), enter)], block)
     if error is not None:
         raise error
     return pids[0]

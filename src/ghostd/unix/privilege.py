@@ -29,6 +29,23 @@ class Identity(Value):
     groups: tuple[int, ...]
 
 
+def user_id(user: str | int) -> int:
+    """
+    Turn the name of a user into its number.
+
+    Raises:
+        PrivilegeError: no such user.
+    """
+    import pwd
+
+    if isinstance(user, int):
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise PrivilegeError(f"user is {user!r}, and no user has that name") from None
+
+
 def group_id(group: str | int) -> int:
     """
     Turn the name of a group into its number.

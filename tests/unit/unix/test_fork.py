@@ -160,18 +160,19 @@ def test_disowned_and_closed_numbers_are_not_closed_again() -> None:
 
 def test_a_newborn_keeps_its_own_of_many_private_descriptors() -> None:
     fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(40)]
-    own, gap = fds[20], fds.pop(30)
+    one, other, gap = fds[20], fds[25], fds.pop(30)
     os.close(gap)
     fork.keep_private(*fds)
 
     def enter(_mask: object) -> NoReturn:
         kept = [fd for fd in fds if is_open(fd)]
-        os._exit(0 if kept == [own] else 1)
+        os._exit({(one,): 0, (one, other): 1, (): 2}.get(tuple(kept), 3))
 
     try:
-        pids, error = fork.fork_each([(own, enter), (own, enter), (-1, enter)])
+        births = [((one,), enter), ((one, other), enter), ((), enter)]
+        pids, error = fork.fork_each(births)
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        assert (codes, error) == ([0, 0, 1], None)
+        assert (codes, error) == ([0, 1, 2], None)
         assert in_child(lambda: [fd for fd in fds if is_open(fd)]) == []
     finally:
         fork.close(*fds)
