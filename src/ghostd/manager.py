@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from ghostd import hooks as doors_to_users
-from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Say, Spawn
+from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Reloaded, Say, Spawn
 from ghostd.core.events import (
     Event,
     Grow,
@@ -332,6 +332,8 @@ class Manager:
                 self._log.write(action.level, action.text, extra)
             case Ready():
                 self._ready(self.pool.healthy, self.pool.wanted)
+            case Reloaded():
+                pass
             case _:
                 assert_never(action)
 

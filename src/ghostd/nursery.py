@@ -76,13 +76,14 @@ class Nursery:
 
     def bear(self, births: list[Spawn]) -> Iterator[Event]:
         """Fork for each of *births*; tell which came to be and which did not."""
-        failures = []
+        failures: list[OSError] = []
         lifelines = []
         for _ in births:
             try:
                 lifelines.append(Lifeline())
             except OSError as error:
                 failures.append(error)
+                break
         entrances = [
             (
                 tuple(sorted((lifeline.far_fd, *self._lend(birth.slot)))),
@@ -91,20 +92,24 @@ class Nursery:
             for birth, lifeline in zip(births, lifelines, strict=False)
         ]
         pids, failure = fork.fork_each(entrances, self._noted)
+        unborn = births[len(pids) :]
         for birth, lifeline, pid in zip(births, lifelines, pids, strict=False):
             try:
                 self._raise(Child(pid), lifeline)
             except OSError as error:
                 self._disown(pid)
                 failures.append(error)
+                unborn.append(birth)
             else:
                 yield Spawned(pid, birth.slot, birth.generation)
         for lifeline in lifelines[len(pids) :]:
             lifeline.close()
         if failure is not None:
             failures.append(failure)
-        for why in failures:
-            yield SpawnFailed(why.strerror or str(why))
+        for birth in unborn:
+            why = failures[-1]
+            words = why.strerror or str(why)
+            yield SpawnFailed(words, birth.slot, birth.generation)
 
     def _raise(self, child: Child, lifeline: Lifeline) -> None:
         lifeline.hand_over()

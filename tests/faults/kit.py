@@ -35,6 +35,7 @@ PLAIN: dict[str, object] = {
     "heartbeat_interval": 0.1,
     "heartbeat_timeout": 5,
     "graceful_timeout": 2,
+    "canary_time": 0,
 }
 
 HEAD = """

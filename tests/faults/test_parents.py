@@ -37,7 +37,7 @@ def test_a_terminal_that_closes_after_the_start_means_nothing() -> None:
 
         assert d.pid == manager
         assert d.spirits[:2] == lives[1:]
-        assert not d.log_lines("Replacing")
+        assert not d.log_lines("Generation")
         with open(f"/proc/{manager}/stat", "rb") as file:
             session, terminal = file.read().rpartition(b")")[2].split()[3:5]
         assert terminal == b"0"
@@ -88,7 +88,7 @@ def test_signals_that_the_parent_ignored_or_blocked_work_again(odd: str) -> None
         d.wait_for_line(f"Spirit {dead} died: killed by SIGKILL")
         d.wait_for(kit.healthy(d))
         d.signal(signal.SIGHUP)
-        d.wait_for_line("Replacing 3 spirits")
+        d.wait_for_line("Generation 1 is good: replacing 3 spirits")
         d.wait_for(kit.healthy(d))
         everybody = (manager, *d.spirits)
         # For the microseconds of a fork a manager blocks them itself.

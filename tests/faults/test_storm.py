@@ -89,7 +89,7 @@ def test_a_storm_of_signals_costs_no_life_and_no_order() -> None:
         assert took < 20, f"{STORM} signals, seed {SEED}"
         assert d.pid == manager
         assert d.log_lines("Pool size")
-        assert d.log_lines("Replacing")
+        assert d.log_lines("is good: replacing")
         assert not d.log_lines("[error]")
         assert not d.log_lines("[fatal]")
 

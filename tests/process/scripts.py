@@ -15,6 +15,7 @@ FAST = {
     "heartbeat_interval": 0.1,
     "heartbeat_timeout": 10,
     "graceful_timeout": 5,
+    "canary_time": 0,
     "spirits": 2,
 }
 

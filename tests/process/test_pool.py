@@ -338,22 +338,35 @@ def test_a_reload_in_a_reload() -> None:
         d.wait_for(lambda: len(d.spirits) == 3)
 
 
-def test_a_reload_that_cannot_work_keeps_the_old_ones() -> None:
-    """C11: the first new one must be healthy before an old one goes."""
-    members = """
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ("raise RuntimeError('broken')", "ended before it was ready: exit code 1"),
+        ("time.sleep(60)", "is not ready after "),
+        ("self.tick(); self.wait(0.1); os._exit(3)", "s: exit code 3"),
+    ],
+)
+def test_new_code_that_cannot_work_harms_nobody(harm: str, reason: str) -> None:
+    """C11: new code must prove itself before an old spirit goes."""
+    members = f"""
     def spirit(self):
-        if self.generation:
-            raise RuntimeError("the new code is broken")
+        if self.generation == 1:
+            {harm}
         while self.tick():
             self.wait(5)
     """
-    with Daemon(pool(members, restart_budget=2)) as d:
+    with Daemon(
+        pool(members, boot_timeout=0.5, canary_time=0.3, graceful_timeout=0.2)
+    ) as d:
         d.start()
         before = d.spirits
         d.signal(signal.SIGHUP)
-        d.wait_for_line("next start in", times=2)
-        assert set(before) <= set(d.spirits)
-        assert not d.log_lines("gracefully")
+        d.wait_for_line("Generation 1 is dropped, generation 0 goes on", reason)
+        d.wait_for(lambda: d.spirits == before)
+
+        d.signal(signal.SIGHUP)
+        d.wait_for_line("Generation 2 has replaced all others")
+        d.wait_for(lambda: d.healthy == 2 and not set(before) & set(d.spirits))
 
 
 # -- places ----------------------------------------------------------------------------

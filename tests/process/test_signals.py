@@ -201,7 +201,7 @@ def test_ttin_is_one_more_and_ttou_one_fewer() -> None:
                 assert d.spirits == [first]
         d.signal(signal.SIGTTOU)
         d.signal(signal.SIGHUP)
-        d.wait_for_line("Replacing 0 spirits")
+        d.wait_for_line("Generation 1 is good: replacing 0 spirits")
         d.signal(signal.SIGTTIN)
         d.wait_for(lambda: d.healthy == 1, what="one more than nothing")
         assert not d.log_lines("died")

@@ -89,7 +89,7 @@ def test_the_count_of_descriptors_does_not_grow() -> None:
             killed = d.kill_spirit()
             d.wait_for(lambda pid=killed: d.healthy == 2 and pid not in d.spirits)  # type: ignore[misc]
         d.signal(signal.SIGHUP)
-        d.wait_for_line("Replacing")
+        d.wait_for_line("Generation 1 has replaced all others")
         d.wait_for(lambda: len(d.spirits) == 2)
         d.wait_for(lambda: len(d.descriptors()) == before)
 

@@ -39,6 +39,9 @@ RATES = {
     "outages": 0.005,
     "growths": 0.05,
     "reloads": 0.02,
+    "broken": 0.5,
+    "tired": 0.02,
+    "births": 0.2,
     "stops": 0.002,
     "freezes": 0.02,
     "halts": 0.02,
@@ -91,6 +94,11 @@ def invent(seed: int, turns: int = TURNS) -> Story:
         "heartbeat_timeout": rng.choice((0.5, 3.0, 10.0, 50.0)),
         "graceful_timeout": rng.choice((0, 0.5, 10.0, 120.0)),
         "restart_budget": rng.choice((None, None, 0, 1, 3)),
+        "boot_timeout": rng.choice((2.0, 10.0, 60.0)),
+        "canary_time": rng.choice((0, 0.5, 5.0)),
+        "max_unavailable": rng.choice((0, 0, 1, 3)),
+        "max_age": rng.choice((None, None, 900.0)),
+        "drain_delay": rng.choice((0, 0, 3.0)),
     }
     half = rng.random()
     faults = {

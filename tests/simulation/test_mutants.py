@@ -15,7 +15,7 @@ import pytest
 
 from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Spawn
 from ghostd.core.brake import Brake
-from ghostd.core.events import Beat, Exited, Farewell, SpawnFailed, Stop, TimeLost
+from ghostd.core.events import Beat, Exited, SpawnFailed, Stop, TimeLost
 from ghostd.core.member import Member
 from ghostd.core.pool import Pool
 from ghostd.settings import PoolSettings
@@ -135,10 +135,11 @@ class QuitsTwice(Pool):
 
 
 class QuitsThoseWhoSayFarewell(Pool):
-    def _on_farewell(self, event: Farewell, now: float) -> None:
-        super()._on_farewell(event, now)
-        if event.pid in self.members:
-            self._dismiss(self.members[event.pid], now)
+    def _judge(self, now: float) -> None:
+        for member in self.members.values():
+            if member.left_at is not None and not member.told:
+                self._dismiss(member, now)
+        super()._judge(now)
 
 
 class JudgesSilenceEarly(Pool):
@@ -179,25 +180,24 @@ class SparesTheLeaving(Pool):
 
 
 class FinishesAgain(Pool):
-    def _on_stop(self, event: Stop) -> None:
+    def _on_stop(self, event: Stop, now: float) -> None:
         if self.stopping is not None:
             self._tale.call("finish", event.graceful)
-        super()._on_stop(event)
+        super()._on_stop(event, now)
 
 
 class TurnsBackToGraceful(Pool):
-    def _on_stop(self, event: Stop) -> None:
+    def _on_stop(self, event: Stop, now: float) -> None:
         if event.graceful:
             self.stopping = None
-        super()._on_stop(event)
+        super()._on_stop(event, now)
 
 
 class ShrinksFromTheOldest(Pool):
     def _retire(self, now: float) -> None:
-        active = [member for member in self.members.values() if member.active]
-        stale = [member for member in active if member.generation < self.generation]
-        if not stale:
-            for member in active[: max(0, len(active) - self.wanted)]:
+        regular = self._regular()
+        if not any(map(self._stale, regular)):
+            for member in regular[: max(0, len(regular) - self.wanted)]:
                 self._dismiss(member, now)
         super()._retire(now)
 
@@ -213,9 +213,76 @@ class ReloadsWithoutWaiting(Pool):
 class KeepsTheOldCode(Pool):
     def plan(self, now: float) -> list[Action]:
         return [
-            Spawn(action.slot, 0) if isinstance(action, Spawn) else action
+            Spawn(action.slot, 0)
+            if isinstance(action, Spawn) and action.generation == self.generation
+            else action
             for action in super().plan(now)
         ]
+
+
+class ShortTrials(Pool):
+    def __init__(self, settings: PoolSettings, *args: Any) -> None:
+        super().__init__(changed(settings, canary_time=0.5), *args)
+
+
+class AnyCodeIsGood(Pool):
+    def _on_dead_canary(self, *_: Any) -> None:
+        self._prove()
+
+
+class BlamesTheNewForAnyDeath(Pool):
+    def _on_exited(self, event: Exited, now: float) -> None:
+        super()._on_exited(event, now)
+        self._drop("somebody died", now)
+
+
+class BearsDeadCanaries(Pool):
+    def _on_dead_canary(self, *_: Any) -> None:
+        pass
+
+
+class KeepsCanariesOfDroppedCode(Pool):
+    def _dismiss_dropped(self, now: float) -> None:
+        pass
+
+
+class AgesTwiceAsFast(Pool):
+    def _spread(self, limit: float) -> float:
+        return super()._spread(limit) / 2
+
+
+class ReplacesTheTirelessToo(Pool):
+    def _on_time_lost(self, event: TimeLost, now: float) -> None:
+        super()._on_time_lost(event, now)
+        for member in self.members.values():
+            self._tire(member, "the manager was")
+
+
+class HatchesNoCanary(Pool):
+    def _wants_canary(self) -> bool:
+        return not self.settings.spare and super()._wants_canary()
+
+
+class NeverTrusts(Pool):
+    def _proven_at(self) -> float | None:
+        return None
+
+
+class ReloadsInSilence(Pool):
+    def _judge_roll(self) -> None:
+        pass
+
+
+class ForgetsWhoAskedBefore(Pool):
+    def _forget_reload(self, *_: Any) -> None:
+        self.reloads.end()
+
+
+class PromisesTooMuch(Pool):
+    def _prove(self) -> None:
+        super()._prove()
+        self._tale.reloaded(self.generation)
+        self.reloads.end()
 
 
 class CountsTheActiveOnly(Pool):
@@ -227,23 +294,20 @@ class CountsTheActiveOnly(Pool):
 class LooksBack(Pool):
     def next_deadline(self) -> float | None:
         deadline = super().next_deadline()
-        return deadline and deadline - 0.001
+        return deadline - 0.001 if deadline == self._now else deadline
 
 
 class NoBurst(Pool):
-    def _refill(self, now: float) -> None:
-        missing = min(self._missing(), self._room())
-        if missing > 0 and now >= self._birth_at():
-            taken: set[int] = set()
-            for _ in range(missing):
-                taken.add(self._free_slot(taken))
-            for slot in sorted(taken):
-                self._tale.add(Spawn(slot, self.generation))
+    def plan(self, now: float) -> list[Action]:
+        actions = super().plan(now)
+        while self._hurry:
+            actions += super().plan(now)
+        return actions
 
 
 class EverybodyIsTheFirst(Pool):
-    def _free_slot(self, taken: set[int]) -> int:
-        return len(taken)
+    def _free_slot(self, generation: int) -> int:
+        return 0 * generation
 
 
 class ReadyAgainAndAgain(Pool):
@@ -323,8 +387,7 @@ class ReadyByPlace(Pool):
 
 class SleepsThroughForgiveness(Pool):
     def _try_at(self) -> float:
-        starting = any(m.active and m.beat is None for m in self.members.values())
-        waits = starting and self.brake.cautious
+        waits = self._starting() and self.brake.cautious
         return float("inf") if waits else self._birth_at()
 
 
@@ -389,6 +452,12 @@ WRONG: list[tuple[type[Pool], str]] = [
     (ShrinksFromTheOldest, "I12 shrink"),
     (ReloadsWithoutWaiting, "I13 serving"),
     (KeepsTheOldCode, "I13 generation"),
+    (ShortTrials, "I13 trial"),
+    (AnyCodeIsGood, "I13 trial"),
+    (BlamesTheNewForAnyDeath, "I13 dropped"),
+    (BearsDeadCanaries, "I13 generation"),
+    (AgesTwiceAsFast, "I13 tired"),
+    (ReplacesTheTirelessToo, "I13 tired"),
     (CountsTheActiveOnly, "I17 healthy"),
     (LooksBack, "I19 deadline"),
     (NoBurst, "I20 work"),
@@ -399,10 +468,16 @@ WRONG: list[tuple[type[Pool], str]] = [
     (NeverEndsAReload, "L1 convergence"),
     (NeverOver, "L2 stop"),
     (WaitsForTwo, "L3 refill"),
+    (HatchesNoCanary, "L3 canary"),
+    (NeverTrusts, "L3 canary"),
+    (KeepsCanariesOfDroppedCode, "L3 canary"),
     (Oversleeps, "L3 missed"),
     (BearsTheSilent, "L4 hung"),
     (NeverSleeps, "L5 busy"),
     (NeverForgives, "L6 forgiven"),
+    (ReloadsInSilence, "L8 answer"),
+    (ForgetsWhoAskedBefore, "L8 answer"),
+    (PromisesTooMuch, "L8 answer"),
     (ReadyByPlace, "ready"),
     (SleepsThroughForgiveness, "L3 missed"),
     (BelievesNoNumber, "I7 silence"),

@@ -24,8 +24,10 @@ from ghostd.core.events import (
     Shrink,
     Spawned,
     SpawnFailed,
+    Stillborn,
     Stop,
     TimeLost,
+    Tired,
 )
 from ghostd.core.pool import Pool
 from ghostd.settings import PoolSettings
@@ -33,6 +35,7 @@ from ghostd.testing import Referee
 from ghostd.testing.referee import Life
 
 MOST = 2
+STAMPS = ("born", "beat", "ready_at", "tired_at", "left_at", "killed_at")
 
 
 class State:
@@ -44,6 +47,7 @@ class State:
         self.pool = Pool(settings, self.now)
         self.referee = Referee(settings, self.now)
         self.pids = 10
+        self.unborn: list[Spawn] = []
         self.turn([])
 
     def copied(self) -> State:
@@ -51,8 +55,9 @@ class State:
         other.pool = Pool.from_plain(self.settings, self.pool.plain())
         other.referee = referee = Referee(self.settings)
         for name, value in vars(self.referee).items():
-            if name not in {"_observers", "_planners"}:
+            if name not in {"_observers", "_planners", "_sayings"}:
                 setattr(referee, name, copy(value))
+        other.unborn = [*self.unborn]
         referee.lives = {pid: self._life(x) for pid, x in referee.lives.items()}
         return other
 
@@ -63,29 +68,36 @@ class State:
             setattr(other, name, getattr(life, name))
         return other
 
-    def turn(self, events: list[Event], *, forks: bool = True) -> None:
+    def turn(self, events: list[Event], how: str = "alive") -> None:
         for event in events:
             self.tell(event)
         while actions := self.pool.plan(self.now):
             self.referee.planned(actions, self.now)
             for action in actions:
-                if isinstance(action, Spawn):
-                    self.tell(self.born(action) if forks else SpawnFailed("no"))
+                if isinstance(action, Spawn) and how == "later":
+                    self.unborn.append(action)
+                elif isinstance(action, Spawn):
+                    self.tell(self.born(action, how))
         deadline = self.pool.next_deadline()
         self.referee.turned(self.now, deadline, self.pool.healthy)
 
-    def born(self, action: Spawn) -> Spawned:
-        self.pids += 1
-        return Spawned(self.pids, action.slot, action.generation)
+    def born(self, action: Spawn, how: str = "alive") -> Event:
+        if how == "nobody":
+            return SpawnFailed("no", action.slot, action.generation)
+        if how == "dead":
+            return Stillborn(action.slot, action.generation, "SyntaxError")
+        return Spawned(self.pids + 1, action.slot, action.generation)
 
     def tell(self, event: Event) -> None:
+        if isinstance(event, Spawned):
+            self.pids = event.pid
         self.referee.observed(event, self.now)
         self.pool.observe(event, self.now)
 
     def key(self) -> tuple[Any, ...]:
         """Give all that matters for what comes next, without names and dates."""
         plain = self.pool.plain()
-        now, generation = self.now, plain["generation"]
+        now, generation = self.now, plain["reloads"]["good"]
 
         def age(stamp: float | None) -> float | None:
             # What is older than any time-out or calm is as old as that.
@@ -93,7 +105,7 @@ class State:
 
         members = tuple(
             (
-                *(age(m[name]) for name in ("born", "beat", "left_at", "killed_at")),
+                *(age(m[name]) for name in STAMPS),
                 *(m["slot"], m["generation"] - generation, m["told"], m["silent"]),
             )
             for m in plain["members"]
@@ -102,43 +114,61 @@ class State:
             (b["strikes"], age(b["until"]), age(b["last"]))
             for b in (plain["brake"], plain["fork_brake"])
         )
-        places = (plain["wanted"], plain["booted"], tuple(plain["proven"]))
-        return (members, brakes, places, plain["stopping"], age(plain["amnesty"]))
+        reloads = tuple(
+            None
+            if plain["reloads"][name] is None
+            else plain["reloads"][name] - generation
+            for name in ("trial", "rolling", "issued")
+        )
+        unborn = tuple((slot, of - generation) for slot, of in plain["unborn"])
+        places = (plain["wanted"], plain["booted"], tuple(plain["proven"]), unborn)
+        stop = (plain["stopping"], age(plain["stop_at"]))
+        return (members, brakes, places, reloads, stop, age(plain["amnesty"]))
 
-    def moves(  # noqa: C901 - one row each
+    def moves(  # noqa: C901, PLR0912 - one row each
         self, kinds: str
-    ) -> list[tuple[float, list[Event], bool]]:
-        """List what may come next: the pause, the events, whether forks work."""
+    ) -> list[tuple[float, list[Event], str]]:
+        """List what may come next: the pause, the events, how births end."""
         now, deadline = self.now, self.pool.next_deadline()
-        moves: list[tuple[float, list[Event], bool]] = []
+        moves: list[tuple[float, list[Event], str]] = []
+        for birth in self.unborn:
+            moves += [(0.0, [self.copied().born(birth, how)], "later") for how in HOWS]
         for pid in self.pool.members:
-            moves.append((0.0, [Beat(pid, now)], True))
-            moves.append((0.0, [Exited(pid, "exit code 1")], True))
+            moves.append((0.0, [Beat(pid, now)], "alive"))
+            moves.append((0.0, [Exited(pid, "exit code 1")], "alive"))
             if "farewells" in kinds:
-                moves.append((0.0, [Farewell(pid, now)], True))
+                moves.append((0.0, [Farewell(pid, now)], "alive"))
             if "forks" in kinds:
-                moves.append((0.0, [Exited(pid, "exit code 1")], False))
+                moves.append((0.0, [Exited(pid, "exit code 1")], "nobody"))
+            if "tired" in kinds:
+                moves.append((0.0, [Tired(pid, "it is")], "alive"))
         if "reloads" in kinds:
-            moves.append((0.0, [Reload()], True))
+            moves.append((0.0, [Reload()], "alive"))
+            if "births" in kinds:
+                moves.append((0.0, [Reload()], "dead"))
+                moves.append((0.0, [Reload()], "later"))
         if "sizes" in kinds:
-            moves.append((0.0, [Shrink()], True))
+            moves.append((0.0, [Shrink()], "alive"))
             if self.pool.wanted < MOST:
-                moves.append((0.0, [Grow()], True))
+                moves.append((0.0, [Grow()], "alive"))
         if "stops" in kinds:
-            moves.append((0.0, [Stop(graceful=True)], True))
-            moves.append((0.0, [Stop(graceful=False)], True))
+            moves.append((0.0, [Stop(graceful=True)], "alive"))
+            moves.append((0.0, [Stop(graceful=False)], "alive"))
         if deadline is not None:
-            moves.append((deadline - now, [], True))
+            moves.append((deadline - now, [], "alive"))
             if "forks" in kinds:
-                moves.append((deadline - now, [], False))
+                moves.append((deadline - now, [], "nobody"))
             if "late" in kinds:
-                moves.append((deadline - now + 5.0, [TimeLost(5.0)], True))
+                moves.append((deadline - now + 5.0, [TimeLost(5.0)], "alive"))
         return moves
 
-    def after(self, pause: float, events: list[Event], *, forks: bool) -> State:
+    def after(self, pause: float, events: list[Event], how: str) -> State:
         state = self.copied()
         state.now += pause
-        state.turn(events, forks=forks)
+        for event in events:
+            if isinstance(event, Spawned | SpawnFailed | Stillborn):
+                state.unborn.remove(Spawn(event.slot, event.generation))
+        state.turn(events, how)
         return state
 
     def good(self, life: Life) -> Event:
@@ -157,7 +187,11 @@ class State:
             deadline = state.pool.next_deadline()
             soon = state.now + 0.5
             state.now = soon if deadline is None else min(soon, deadline)
-            state.turn([state.good(life) for life in referee.lives.values()])
+            events = [state.good(life) for life in referee.lives.values()]
+            for birth in state.unborn:
+                state.tell(state.born(birth))
+            state.unborn = []
+            state.turn(events)
         return False
 
 
@@ -172,8 +206,8 @@ def explore(settings: PoolSettings, kinds: str, depth: int) -> int:
             assert state.calms(), state.pool.plain()
         if steps == depth or state.pool.over:
             continue
-        for pause, events, forks in state.moves(kinds):
-            after = state.after(pause, events, forks=forks)
+        for move in state.moves(kinds):
+            after = state.after(*move)
             key = after.key()
             if key not in seen:
                 seen.add(key)
@@ -181,7 +215,8 @@ def explore(settings: PoolSettings, kinds: str, depth: int) -> int:
     return len(seen)
 
 
-ALL = "farewells forks reloads sizes stops late"
+HOWS = ("alive", "nobody", "dead")
+ALL = "farewells forks reloads sizes stops late tired births"
 MODELS = [
     (1, 0, ALL, 4),
     (1, 1, ALL, 4),
@@ -192,6 +227,10 @@ MODELS = [
     (2, 1, "reloads", 6),
     (1, 1, "farewells stops", 6),
     (1, 0, "forks", 7),
+    (1, 1, "reloads births", 6),
+    (1, 0, "reloads births", 6),
+    (2, 1, "tired", 6),
+    (1, 0, "reloads tired", 6),
 ]
 
 
@@ -205,6 +244,8 @@ def test_no_story_of_a_small_pool_breaks_a_rule(
         heartbeat_interval=1,
         heartbeat_timeout=1,
         graceful_timeout=1,
+        boot_timeout=2,
+        canary_time=0.5,
         restart_budget=1,
     )
 

@@ -56,8 +56,10 @@ def test_a_hung_spirit_is_found_killed_and_replaced() -> None:
 
 
 def test_a_mute_spirit_is_found() -> None:
-    world = run_in_world(SETTINGS, [OBEDIENT, MUTE, OBEDIENT], seconds=60.0)
+    world = run_in_world(SETTINGS, [OBEDIENT, MUTE, OBEDIENT], seconds=59.9)
+    assert world.said("spirit.hung") == []
 
+    world.run(1.0)
     assert len(world.said("spirit.hung")) == 1
     assert world.healthy == 2
 

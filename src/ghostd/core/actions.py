@@ -9,7 +9,11 @@ DEBUG, INFO, WARN, ERROR, FATAL = "debug", "info", "warn", "error", "fatal"
 
 
 class Spawn(Value):
-    """Fork a spirit for place *slot* and tell `Spawned` or `SpawnFailed`."""
+    """
+    Fork a spirit for place *slot*, and tell `Spawned`, `SpawnFailed` or `Stillborn`.
+
+    The answer may come in any later turn; until then the place counts as taken.
+    """
 
     slot: int
     generation: int
@@ -59,4 +63,17 @@ class Ready(Value):
     """Tell whoever started the daemon that it is up."""
 
 
-Action = Spawn | Quit | Kill | Call | Say | Ready
+class Reloaded(Value):
+    """
+    Tell whoever asked how a reload ended.
+
+    Attributes:
+        generation: the one that it was about.
+        reason: why it did not come to be, "" when every spirit is of it.
+    """
+
+    generation: int
+    reason: str = ""
+
+
+Action = Spawn | Quit | Kill | Call | Say | Ready | Reloaded

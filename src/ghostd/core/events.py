@@ -14,9 +14,28 @@ class Spawned(Value):
 
 
 class SpawnFailed(Value):
-    """A fork did not succeed, *reason* in words."""
+    """A birth did not succeed for want of means, *reason* in words."""
 
     reason: str
+    slot: int
+    generation: int
+
+
+class Stillborn(Value):
+    """
+    A birth did not succeed because the code of its generation does not load.
+
+    Attributes:
+        slot: the place it was meant for.
+        generation: whose code it is.
+        words: why, in one line.
+        last_words: the traceback, or "".
+    """
+
+    slot: int
+    generation: int
+    words: str
+    last_words: str = ""
 
 
 class Beat(Value):
@@ -31,6 +50,13 @@ class Farewell(Value):
 
     pid: int
     at: float
+
+
+class Tired(Value):
+    """A spirit is to be replaced, *why* in words: it goes when its successor serves."""
+
+    pid: int
+    why: str
 
 
 class Exited(Value):
@@ -78,7 +104,7 @@ class Resize(Value):
 
 
 class Reload(Value):
-    """Replace every spirit by one of the next generation."""
+    """Replace every spirit by one of the next generation, if that proves itself."""
 
 
 class TimeLost(Value):
@@ -90,8 +116,10 @@ class TimeLost(Value):
 Event = (
     Spawned
     | SpawnFailed
+    | Stillborn
     | Beat
     | Farewell
+    | Tired
     | Exited
     | Stop
     | Grow

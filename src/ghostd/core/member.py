@@ -37,6 +37,9 @@ class Member:
         generation: which reload it belongs to, 0 first.
         born: when its fork returned.
         beat: when it last ticked.
+        ready_at: when its first beat was heard.
+        expires: when it will be tired, if nothing else makes it so before.
+        tired_at: since when it is to be replaced: its successor first, then it goes.
         left_at: since when it is leaving: told, killed, or by its own farewell.
         told: QUIT was sent to it.
         silent: QUIT was sent because it had been silent for too long.
@@ -46,12 +49,15 @@ class Member:
     __slots__ = (
         "beat",
         "born",
+        "expires",
         "generation",
         "killed_at",
         "left_at",
         "pid",
+        "ready_at",
         "silent",
         "slot",
+        "tired_at",
         "told",
     )
 
@@ -62,6 +68,9 @@ class Member:
         self.generation: int = generation
         self.born: float = born
         self.beat: float | None = None
+        self.ready_at: float | None = None
+        self.expires: float | None = None
+        self.tired_at: float | None = None
         self.left_at: float | None = None
         self.told: bool = False
         self.silent: bool = False
@@ -96,6 +105,10 @@ class Member:
         self.born = min(self.born + seconds, now)
         if self.beat is not None:
             self.beat = min(self.beat + seconds, now)
+        if self.expires is not None:
+            self.expires += seconds
+        if self.ready_at is not None:
+            self.ready_at = min(self.ready_at + seconds, now)
         if self.left_at is not None:
             self.left_at = min(self.left_at + seconds, now)
         if self.killed_at is not None:

@@ -8,9 +8,12 @@ effect here, add an action instead.
 A life, told once: a birth is planned as `Spawn`; the shell forks and tells `Spawned`.
 The first `Beat` makes the member alive, and from then on each beat only moves a
 stamp. A member leaves because it said farewell, or because `plan` sent it `Quit`:
-it was silent, one too many, of an old generation, or the pool stops. One that
-leaves for too long is `Kill`ed. Only `Exited` ends a life, and the next `plan`
-sees one too few and fills the place.
+it was silent, one too many, replaced because it was old or tired, or the pool stops.
+One that leaves for too long is `Kill`ed. Only `Exited` ends a life, and the next
+`plan` sees one too few and fills the place.
+
+A reload, told once: `Reload` puts a generation on trial (see `core.reloads`), `plan`
+has one canary born beside all others, and what becomes of it decides.
 
 `observe` records what happened and keeps its telling (hooks, log lines) in order.
 `plan` compares what is with what is wanted. Each rule stands once, in the method
@@ -35,10 +38,13 @@ from ghostd.core.events import (
     Shrink,
     Spawned,
     SpawnFailed,
+    Stillborn,
     Stop,
     TimeLost,
+    Tired,
 )
 from ghostd.core.member import Member
+from ghostd.core.reloads import Reloads
 from ghostd.core.tale import Tale
 from ghostd.settings import PoolSettings
 from ghostd.typed import Any, assert_never
@@ -63,7 +69,7 @@ class Pool:
     Attributes:
         members: the living by pid, in the order of their birth.
         wanted: how many spirits there should be.
-        generation: counts reloads; members of an older one are replaced.
+        reloads: which generation is good, and which is on trial.
         stopping: None, or the `Stop` that is being carried out.
         failure: why the pool gave up, "" if it did not.
     """
@@ -79,7 +85,7 @@ class Pool:
         self.settings = settings
         self.members: dict[int, Member] = {}
         self.wanted: int = settings.spirits
-        self.generation: int = 0
+        self.reloads: Reloads = Reloads()
         self.stopping: Stop | None = None
         self.failure: str = ""
         self.brake: Brake = Brake(settings.budget, seed)
@@ -93,6 +99,9 @@ class Pool:
         self._abandoned = False
         self._hurry = True
         self._tale = Tale()
+        self._unborn: list[Spawn] = []
+        self._stop_at = now
+        self._dice = seed
 
     # -- what others may ask ---------------------------------------------------
 
@@ -102,9 +111,25 @@ class Pool:
         return sum(member.beat is not None for member in self.members.values())
 
     @property
+    def generation(self) -> int:
+        """Give the generation that serves; members of an older one are replaced."""
+        return self.reloads.good
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether work may be sent here: somebody serves, no stop has begun."""
+        return self.stopping is None and any(m.alive for m in self.members.values())
+
+    @property
+    def replaced(self) -> int:
+        """Count the members that serve and are of the newest code."""
+        newest = self.reloads.underway or self.generation
+        return sum(m.alive and m.generation == newest for m in self.members.values())
+
+    @property
     def over(self) -> bool:
         """Tell whether the shutdown is complete and everything has been told."""
-        if self.stopping is None or self._tale:
+        if self.stopping is None or self._tale or self._unborn:
             return False
         return all(self._undying(member) for member in self.members.values())
 
@@ -115,7 +140,7 @@ class Pool:
 
     # -- what happened ---------------------------------------------------------
 
-    def observe(self, event: Event, now: float) -> None:  # noqa: C901 - one row each
+    def observe(self, event: Event, now: float) -> None:  # noqa: C901, PLR0912 - rows
         """Record a fact. Facts about strangers change nothing."""
         self._now = now = max(now, self._now)
         match event:
@@ -123,14 +148,18 @@ class Pool:
                 self._on_spawned(event, now)
             case SpawnFailed():
                 self._on_spawn_failed(event, now)
+            case Stillborn():
+                self._on_stillborn(event, now)
             case Beat():
                 self._on_beat(event, now)
             case Farewell():
                 self._on_farewell(event, now)
+            case Tired():
+                self._on_tired(event, now)
             case Exited():
                 self._on_exited(event, now)
             case Stop():
-                self._on_stop(event)
+                self._on_stop(event, now)
             case Grow():
                 self._on_resize(self.wanted + event.count)
             case Shrink():
@@ -145,16 +174,44 @@ class Pool:
                 assert_never(event)
 
     def _on_spawned(self, event: Spawned, now: float) -> None:
-        self.members[event.pid] = Member(event.pid, event.slot, event.generation, now)
+        self._born(event)
+        member = Member(event.pid, event.slot, event.generation, now)
+        if self.settings.max_age is not None:
+            member.expires = now + self._spread(self.settings.max_age)
+        self.members[event.pid] = member
         self.fork_brake.forget()
         self._tale.spawned(event.pid)
 
+    def _born(self, event: Spawned | SpawnFailed | Stillborn) -> None:
+        """Cross a birth off the list of those that have not been told of yet."""
+        for spawn in self._unborn:
+            if (spawn.slot, spawn.generation) == (event.slot, event.generation):
+                self._unborn.remove(spawn)
+                return
+
+    def _spread(self, limit: float) -> float:
+        """Lower a limit by chance, so that those born together do not end together."""
+        # The golden ratio spreads any number of throws evenly, without a memory.
+        self._dice = (self._dice + 0.618034) % 1.0
+        return limit * (1.0 - self.settings.jitter * self._dice)
+
     def _on_spawn_failed(self, event: SpawnFailed, now: float) -> None:
+        self._born(event)
         # What fails in one turn, however often, is one failure.
         if not self.fork_brake.holds(now):
             self.fork_brake.strike(now)
         pause = self.fork_brake.until - now
         self._tale.fork_failed(event.reason, pause)
+
+    def _on_stillborn(self, event: Stillborn, now: float) -> None:
+        self._born(event)
+        reason = f"{event.words}\n{event.last_words}".strip()
+        if self.stopping is not None:
+            return
+        if event.generation == self.reloads.trial:
+            self._drop(reason, now)
+        elif event.generation == self.generation:
+            self._on_useless_code(reason, "the code does not load", now)
 
     def _on_beat(self, event: Beat, now: float) -> None:
         member = self.members.get(event.pid)
@@ -167,6 +224,7 @@ class Pool:
         first = member.beat is None
         member.beat = max(at, member.heard)
         if first:
+            member.ready_at = now
             self._proven.add(member.slot)
             self._tale.healthy(event.pid)
         self._tale.call("heartbeat", event.pid)
@@ -181,6 +239,19 @@ class Pool:
         if member.active:
             member.left_at = now
             self._tale.finished(event.pid)
+            if self.reloads.is_canary(member):
+                # Its work was short, and it has done it.
+                self._prove()
+
+    def _on_tired(self, event: Tired, _now: float) -> None:
+        member = self.members.get(event.pid)
+        if member is not None:
+            self._tire(member, event.why)
+
+    def _tire(self, member: Member, why: str) -> None:
+        if member.alive and member.tired_at is None:
+            member.tired_at = self._now
+            self._tale.tired(member.pid, why)
 
     def _on_exited(self, event: Exited, now: float) -> None:
         member = self.members.pop(event.pid, None)
@@ -195,29 +266,54 @@ class Pool:
         if event.foreign and self._proven:
             # Whoever sent that signal says nothing about the body.
             return
+        if self.reloads.is_canary(member) and member.active:
+            self._on_dead_canary(member, event, now)
+            return
+        if self.reloads.is_dropped(member):
+            return
         if member.beat is None:
             self._on_early_death(event, now)
         elif now - member.born < SHORT_LIFE:
             self._slow_down(f"spirit {pid} lived for less than {SHORT_LIFE:g} s", now)
+
+    def _on_dead_canary(self, member: Member, event: Exited, now: float) -> None:
+        if member.beat is None:
+            reason = f"Spirit {event.pid} ended before it was ready: {event.words}"
+        else:
+            age = now - member.born
+            reason = f"Spirit {event.pid} ended after {age:.1f} s: {event.words}"
+        self._drop(f"{reason}\n{event.last_words}".strip(), now)
 
     def _on_early_death(self, event: Exited, now: float) -> None:
         reason = f"Spirit {event.pid} stopped too early: {event.words}"
         if event.clean:
             reason += "; its body returned without a tick()"
         reason = f"{reason}\n{event.last_words}".strip()
-        if self._proven:
-            self._boot_death = reason
-            self._slow_down(f"spirit {event.pid} died before its first beat", now)
-        else:
-            # Nothing of this daemon has ever worked: no use in trying on.
+        if not self._proven:
             self._tale.too_early(event.pid, event.words)
-            self._give_up(reason)
+        cause = f"spirit {event.pid} died before its first beat"
+        self._on_useless_code(reason, cause, now)
 
-    def _on_stop(self, event: Stop) -> None:
+    def _on_useless_code(self, reason: str, cause: str, now: float) -> None:
+        """Code that serves, or should, does not even begin to work."""
+        if not self._proven:
+            # Nothing of this daemon has ever worked: no use in trying on.
+            self._give_up(reason)
+            return
+        self._boot_death = reason
+        if (rolling := self.reloads.rolling) is not None:
+            # Whoever waits need not wait for all the pauses that this will cost.
+            self._tale.unfinished(rolling, f"{reason}\nthe reload goes on")
+            self.reloads.end()
+        self._slow_down(cause, now)
+
+    def _on_stop(self, event: Stop, now: float) -> None:
         harder = self.stopping is not None and self.stopping.graceful
         if self.stopping is None or (harder and not event.graceful):
             self.stopping = event
+            self._stop_at = now
             self._tale.call("finish", event.graceful)
+            self._forget_reload("the daemon is stopping")
 
     def _on_resize(self, wanted: int) -> None:
         wanted = max(0, wanted)
@@ -228,8 +324,13 @@ class Pool:
 
     def _on_reload(self) -> None:
         if self.stopping is None:
-            self.generation += 1
-            self._tale.reloading(len(self.members), self.generation)
+            self._forget_reload("another reload has begun")
+            self._tale.reloading(self.reloads.ask())
+
+    def _forget_reload(self, reason: str) -> None:
+        if (generation := self.reloads.underway) is not None:
+            self._tale.unfinished(generation, reason)
+            self.reloads.end()
 
     def _on_time_lost(self, event: TimeLost, now: float) -> None:
         # Nobody can be blamed for time in which the manager could not listen, or in
@@ -253,31 +354,79 @@ class Pool:
         self._judge(now)
         if self.stopping is None:
             self._judge_boot(now)
+            self._judge_trial(now)
         # A boot that has just been judged may be a shutdown now.
         if self.stopping is not None:
             self._shut_down(now)
         else:
             self._retire(now)
             self._refill(now)
+            self._judge_roll()
         return self._tale.take()
 
     def _judge(self, now: float) -> None:
         """Dismiss the silent; kill those that have been leaving for too long."""
-        patience = self._patience
         graceful = self.settings.graceful_timeout
         blameless = self.stopping is not None or now < self._amnesty
         for member in self.members.values():
             if member.left_at is None:
-                if not blameless and now >= member.heard + patience:
+                if not blameless and now >= member.heard + self._patience(member):
                     self._dismiss_silent(member, now)
+                elif member.expires is not None and now >= member.expires:
+                    self._tire(member, f"it is {now - member.born:.0f} seconds old")
             elif member.killed_at is None and now >= member.left_at + graceful:
                 self._kill(member, now)
 
     def _dismiss_silent(self, member: Member, now: float) -> None:
         member.silent = True
-        timeout = self.settings.heartbeat_timeout
-        self._tale.hung(member.pid, timeout, now - member.heard)
+        silent = now - member.heard
+        if member.beat is None:
+            timeout = self.settings.boot_timeout
+            reason = f"Spirit {member.pid} is not ready after {silent:.1f} seconds"
+        else:
+            timeout = self.settings.heartbeat_timeout
+            reason = f"Spirit {member.pid} has been silent for {silent:.1f} seconds"
+        self._tale.hung(member.pid, timeout, silent)
+        canary = self.reloads.is_canary(member)
         self._dismiss(member, now)
+        if canary:
+            self._drop(reason, now)
+
+    def _judge_trial(self, now: float) -> None:
+        """Let the generation on trial pass, once its canary has lived long enough."""
+        proven_at = self._proven_at()
+        nobody_wanted = self.reloads.trial is not None and not self.wanted
+        if nobody_wanted or (proven_at is not None and now >= proven_at):
+            self._prove()
+
+    def _prove(self) -> None:
+        generation = self.reloads.prove()
+        old = sum(m.active and self._stale(m) for m in self.members.values())
+        self._tale.proven(generation, old)
+
+    def _drop(self, reason: str, now: float) -> None:
+        """End a trial: its canaries go, and everything else is as it was."""
+        trial = self.reloads.trial
+        if trial is not None:
+            self.reloads.end()
+            self._tale.dropped(trial, self.generation, reason)
+            self._dismiss_dropped(now)
+
+    def _dismiss_dropped(self, now: float) -> None:
+        for member in self.members.values():
+            if member.active and self.reloads.is_dropped(member):
+                self._dismiss(member, now)
+
+    def _judge_roll(self) -> None:
+        """Tell that a reload is complete, once nobody is left of older code."""
+        rolling = self.reloads.rolling
+        if rolling is None or any(
+            m.active and self.reloads.is_old(m) for m in self.members.values()
+        ):
+            return
+        if sum(m.alive for m in self.members.values()) >= self.wanted:
+            self.reloads.end()
+            self._tale.reloaded(rolling)
 
     def _judge_boot(self, now: float) -> None:
         if self._booted:
@@ -294,6 +443,8 @@ class Pool:
 
     def _shut_down(self, now: float) -> None:
         graceful = self.stopping is not None and self.stopping.graceful
+        if graceful and now < self._stop_at + self.settings.drain_delay:
+            return  # whoever sends us work has yet to notice that we stop
         for member in self.members.values():
             if graceful and member.active:
                 self._dismiss(member, now)
@@ -307,38 +458,54 @@ class Pool:
             self._tale.undying(words, undying)
 
     def _retire(self, now: float) -> None:
-        """Dismiss who is one too many, then who is old and already replaced."""
-        active = [m for m in self.members.values() if m.left_at is None]
-        stale = [m for m in active if m.generation < self.generation]
-        for member in stale:
-            if member.beat is None:
+        """Dismiss who is one too many, then the old and the tired, once replaced."""
+        self._dismiss_dropped(now)
+        for member in self.members.values():
+            if member.active and member.beat is None and self.reloads.is_old(member):
                 # Nothing is lost with an old one that never worked.
                 self._dismiss(member, now)
-        if stale:
-            active = [m for m in active if m.left_at is None]
-            stale = [m for m in stale if m.left_at is None]
-        surplus = len(active) - self.wanted - self._surge(stale)
+        regular = self._regular()
+        stale = [m for m in regular if self._stale(m)]
+        serving = len(regular) + (0 if self.settings.spare else self._canaries())
+        surplus = serving - self.wanted - self._surge(stale)
         if surplus > 0:
             # Those without a beat, then the old, then the youngest.
             order = sorted(
-                active,
+                regular,
                 key=lambda m: (m.alive, m not in stale, -m.born, -m.pid),
             )
             for member in order[:surplus]:
                 self._dismiss(member, now)
             return
-        if not stale:
-            return
-        alive = sum(member.alive for member in active)
-        if self.settings.spare:
-            replaceable = alive - self.wanted
-        else:
-            # No overlap allowed: one goes first, but only while all others serve.
-            replaceable = int(alive == self.wanted == len(self.members))
-        fresh = {m.slot for m in active if m.generation == self.generation}
+        fresh = {m.slot for m in regular if not self._stale(m)}
         order = sorted(stale, key=lambda m: (m.slot not in fresh, m.slot))
-        for member in order[: max(0, replaceable)]:
+        for member in order[: self._replaceable(regular, stale)]:
             self._dismiss(member, now)
+        self._make_room_for_a_canary(now)
+
+    def _replaceable(self, regular: list[Member], stale: list[Member]) -> int:
+        """Say how many of the stale may go now."""
+        if not stale:
+            return 0
+        missing = self.wanted - sum(member.alive for member in regular)
+        # Only new code is worth an emptier house; the tired can wait.
+        allowed = 0
+        if all(map(self.reloads.is_old, stale)):
+            allowed = self.settings.max_unavailable
+        if not self.settings.spare:
+            # No overlap allowed: one goes first, but only when nobody is leaving.
+            allowed = max(1, allowed) if len(self.members) <= self.wanted else 0
+        return max(0, allowed - missing)
+
+    def _make_room_for_a_canary(self, now: float) -> None:
+        """Where no overlap is allowed, dismiss one that serves while all others do."""
+        if self.settings.spare or not self._wants_canary():
+            return
+        regular = self._regular()
+        if len(regular) == self.wanted == len(self.members) and all(
+            member.alive for member in regular
+        ):
+            self._dismiss(min(regular, key=lambda member: member.slot), now)
 
     def _refill(self, now: float) -> None:
         """Plan births: as many as are missing, where there is room and no brake."""
@@ -348,15 +515,21 @@ class Pool:
         births = min(missing, room, BURST)
         self.brake.release(now)
         if self.brake.cautious:
-            starting = any(m.active and m.beat is None for m in self.members.values())
-            births = 0 if starting else 1
+            births = 0 if self._starting() else 1
         else:
             self._hurry = births < min(missing, room)
-        taken: set[int] = set()
         for _ in range(births):
-            slot = self._free_slot(taken)
-            taken.add(slot)
-            self._tale.add(Spawn(slot, self.generation))
+            generation = self._next_generation()
+            spawn = Spawn(self._free_slot(generation), generation)
+            self._unborn.append(spawn)
+            self._tale.add(spawn)
+
+    def _next_generation(self) -> int:
+        """Say whose the next birth is: a canary's only when nobody else is missing."""
+        trial = self.reloads.trial
+        if trial is None or not self._wants_canary():
+            return self.generation
+        return self.generation if self._regulars() < self._places() else trial
 
     def next_deadline(self) -> float | None:
         """
@@ -376,15 +549,18 @@ class Pool:
             wanting = self._room() > 0 and self._missing() > 0
             birth_at = self._try_at() if wanting else None
             boot = None if self._booted else self._boot_deadline
-            due = min((t for t in (due, birth_at, boot) if t is not None), default=None)
+            dues = (due, birth_at, boot, self._proven_at())
+            due = min((time for time in dues if time is not None), default=None)
         return None if due is None else max(due, self._now)
 
     # -- the figures behind ----------------------------------------------------
 
-    @property
-    def _patience(self) -> float:
-        """Seconds of silence that are borne."""
-        return self.settings.heartbeat_interval + self.settings.heartbeat_timeout
+    def _patience(self, member: Member) -> float:
+        """Say how many seconds of silence are borne."""
+        settings = self.settings
+        if member.beat is None:
+            return settings.boot_timeout
+        return settings.heartbeat_interval + settings.heartbeat_timeout
 
     def _undying(self, member: Member) -> bool:
         killed_at = member.killed_at
@@ -392,53 +568,113 @@ class Pool:
 
     def _dues(self) -> Iterator[float]:
         """Give when something is due for each member."""
-        patience, graceful = self._patience, self.settings.graceful_timeout
+        graceful = self.settings.graceful_timeout
         stopping = self.stopping is not None
+        delayed = self._stop_at + self.settings.drain_delay
         for member in self.members.values():
             if member.killed_at is not None:
                 if stopping and not self._undying(member):
                     yield member.killed_at + UNDYING
             elif member.left_at is not None:
                 yield member.left_at + graceful
+            elif stopping:
+                yield delayed
             else:
-                yield max(member.heard + patience, self._amnesty)
+                yield max(member.heard + self._patience(member), self._amnesty)
+                if member.alive and member.expires and member.tired_at is None:
+                    yield member.expires
+
+    def _stale(self, member: Member) -> bool:
+        """Tell whether another is to take a member's place before it goes."""
+        return member.tired_at is not None or self.reloads.is_old(member)
+
+    def _regular(self) -> list[Member]:
+        """List the active members that are no canaries."""
+        reloads = self.reloads
+        return [
+            m
+            for m in self.members.values()
+            if m.active and not reloads.is_canary(m) and not reloads.is_dropped(m)
+        ]
+
+    def _regulars(self) -> int:
+        """Count the regular ones, and those that are about to be born."""
+        unborn = sum(spawn.generation <= self.generation for spawn in self._unborn)
+        return len(self._regular()) + unborn
+
+    def _places(self) -> int:
+        """Count the places of regular ones: one less where the canary needs one."""
+        taken = self.reloads.trial is not None and not self.settings.spare
+        return max(0, self.wanted - int(taken))
+
+    def _canaries(self) -> int:
+        """Count the active members on trial, and those that are about to be born."""
+        reloads = self.reloads
+        if reloads.trial is None:
+            return 0
+        living = sum(m.active and reloads.is_canary(m) for m in self.members.values())
+        return living + sum(s.generation == reloads.trial for s in self._unborn)
+
+    def _wants_canary(self) -> bool:
+        return (
+            self.reloads.trial is not None and self.wanted > 0 and not self._canaries()
+        )
+
+    def _proven_at(self) -> float | None:
+        return self.reloads.proven_at(self.members.values(), self.settings.canary_time)
+
+    def _starting(self) -> bool:
+        """Tell whether somebody is on the way to a first beat."""
+        starting = any(m.active and m.beat is None for m in self.members.values())
+        return starting or bool(self._unborn)
 
     def _surge(self, stale: list[Member]) -> int:
-        """Say by how many the active may exceed the wanted: one, during a reload."""
-        return 1 if stale and self.settings.spare else 0
+        """
+        Say by how many the regular ones may exceed their places: by one for the stale.
+
+        While a trial goes on its canary is the one.
+        """
+        return int(bool(stale and self.settings.spare and self.reloads.trial is None))
 
     def _missing(self) -> int:
-        active = [m for m in self.members.values() if m.left_at is None]
-        stale = [m for m in active if m.generation < self.generation]
-        return self.wanted + self._surge(stale) - len(active)
+        stale = [m for m in self._regular() if self._stale(m)]
+        regulars, places = self._regulars(), self._places()
+        missing = max(0, places + self._surge(stale) - regulars)
+        # One that was begun before the trial may be one too many: it goes first.
+        return missing + int(self._wants_canary() and regulars <= places)
 
     def _room(self) -> int:
-        return self.wanted + self.settings.spare - len(self.members)
+        living = len(self.members) + len(self._unborn)
+        return self.wanted + self.settings.spare - living
 
     def _birth_at(self) -> float:
         return max(self.brake.until, self.fork_brake.until)
 
     def _try_at(self) -> float:
         """Say when to try; who waits for a first beat may be forgiven before."""
-        starting = any(m.active and m.beat is None for m in self.members.values())
-        if starting and self.brake.cautious:
+        if self._starting() and self.brake.cautious:
             return max(self._birth_at(), self.brake.forgives_at)
         return self._birth_at()
 
-    def _free_slot(self, taken: set[int]) -> int:
+    def _free_slot(self, generation: int) -> int:
         """
         Find the place of a newborn: the lowest that no active member holds.
 
         A leaving member has given up its place, so its replacement inherits it.
         In a reload every place is held: then the newborn takes the lowest one whose
-        holder is old, and that holder is the next to be dismissed.
+        holder is stale, and that holder is the next to be dismissed.
         """
-        active = [m for m in self.members.values() if m.left_at is None]
-        held = taken | {m.slot for m in active}
+        unborn = {s.slot for s in self._unborn if s.generation == generation}
+        peers = self._regular()
+        if generation == self.reloads.trial:
+            peers = [m for m in self.members.values() if m.active]
+        held = unborn | {m.slot for m in peers}
         for slot in range(self.wanted):
             if slot not in held:
                 return slot
-        fresh = taken | {m.slot for m in active if m.generation == self.generation}
+        fresh = unborn | {
+            m.slot for m in peers if m.generation >= generation and m.tired_at is None
+        }
         return next(slot for slot in count() if slot not in fresh)
 
     def _dismiss(self, member: Member, now: float) -> None:
@@ -459,7 +695,7 @@ class Pool:
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason
-        self._on_stop(Stop(graceful=False))
+        self._on_stop(Stop(graceful=False), self._now)
 
     # -- plain data ------------------------------------------------------------
 
@@ -470,10 +706,13 @@ class Pool:
         What has been observed but not told yet is not part of it: plan first.
         """
         return {
-            "version": 1,
+            "version": 2,
             "now": self._now,
             "wanted": self.wanted,
-            "generation": self.generation,
+            "reloads": self.reloads.plain(),
+            "unborn": [[spawn.slot, spawn.generation] for spawn in self._unborn],
+            "dice": self._dice,
+            "stop_at": self._stop_at,
             "stopping": None if self.stopping is None else self.stopping.graceful,
             "failure": self.failure,
             "booted": self._booted,
@@ -495,11 +734,14 @@ class Pool:
         Raises:
             ValueError: the data is of a version that this code does not know.
         """
-        if data.get("version") != 1:
-            raise ValueError(f"pool state of version {data.get('version')!r}, known: 1")
+        if data.get("version") != 2:  # noqa: PLR2004 - see `plain`
+            raise ValueError(f"pool state of version {data.get('version')!r}, known: 2")
         pool = cls(settings, data["now"], data["boot_deadline"])
         pool.wanted = data["wanted"]
-        pool.generation = data["generation"]
+        pool.reloads.restore(data["reloads"])
+        pool._unborn = [Spawn(*item) for item in data["unborn"]]
+        pool._dice = data["dice"]
+        pool._stop_at = data["stop_at"]
         stopping = data["stopping"]
         pool.stopping = None if stopping is None else Stop(graceful=stopping)
         pool.failure = data["failure"]

@@ -18,6 +18,7 @@ from ghostd.core.actions import (
     Call,
     Kill,
     Quit,
+    Reloaded,
     Say,
 )
 from ghostd.typed import Any
@@ -127,14 +128,50 @@ class Tale:
         event = "pool.grown" if spirits > before else "pool.shrunk"
         self._say(INFO, event, f"Pool size {before} -> {spirits}", spirits=spirits)
 
-    def reloading(self, spirits: int, generation: int) -> None:
-        """Say that everybody is being replaced."""
+    def tired(self, pid: int, why: str) -> None:
+        """Say that a spirit is to be replaced."""
+        text = f"Spirit {pid} is to be replaced: {why}"
+        self._say(INFO, "spirit.tired", text, pid, why=why)
+
+    def reloading(self, generation: int) -> None:
+        """Say that new code is on trial."""
         self._say(
             INFO,
             "pool.reloading",
-            f"Replacing {spirits} spirits, one after another",
+            f"Generation {generation} is on trial: one spirit, then all others",
             generation=generation,
         )
+
+    def proven(self, generation: int, spirits: int) -> None:
+        """Say that the new code has passed, and that everybody else is replaced."""
+        self._say(
+            INFO,
+            "pool.rolling",
+            f"Generation {generation} is good: replacing {spirits} spirits, one after "
+            "another",
+            generation=generation,
+        )
+
+    def reloaded(self, generation: int) -> None:
+        """Say that nobody is left of older code."""
+        text = f"Generation {generation} has replaced all others"
+        self._say(INFO, "pool.reloaded", text, generation=generation)
+        self.add(Reloaded(generation))
+
+    def dropped(self, generation: int, good: int, reason: str) -> None:
+        """Say that new code has failed, and that nothing else has changed."""
+        self._say(
+            ERROR,
+            "pool.dropped",
+            f"Generation {generation} is dropped, generation {good} goes on: {reason}",
+            generation=generation,
+            reason=reason,
+        )
+        self.add(Reloaded(generation, reason))
+
+    def unfinished(self, generation: int, reason: str) -> None:
+        """Tell whoever asked for a reload that it will not be told more of it."""
+        self.add(Reloaded(generation, reason))
 
     def braked(self, cause: str, pause: float) -> None:
         """Say that the next birth has to wait."""

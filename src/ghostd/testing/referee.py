@@ -17,7 +17,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Say, Spawn
+from ghostd.core.actions import (
+    Action,
+    Call,
+    Kill,
+    Quit,
+    Ready,
+    Reloaded,
+    Say,
+    Spawn,
+)
 from ghostd.core.events import (
     Beat,
     Event,
@@ -29,8 +38,10 @@ from ghostd.core.events import (
     Shrink,
     Spawned,
     SpawnFailed,
+    Stillborn,
     Stop,
     TimeLost,
+    Tired,
 )
 from ghostd.settings import PoolSettings
 
@@ -51,7 +62,10 @@ INVARIANTS = {
     "I11 finish": "finish once per kind of stop, and never back to graceful",
     "I12 shrink": "one without a beat goes before one that serves",
     "I13 serving": "no serving spirit is sent away while it is needed",
-    "I13 generation": "every birth belongs to the newest generation",
+    "I13 generation": "a birth is of the good code, or the one canary of a trial",
+    "I13 trial": "only a canary that was ready for long enough makes code good",
+    "I13 dropped": "code is dropped for what its own canary did, and then at once",
+    "I13 tired": "who is replaced for its age or by request was asked to be",
     "I17 healthy": "the pool counts its healthy ones as everybody does",
     "I19 deadline": "the next deadline is never in the past",
     "I20 work": "the work of one turn is bounded",
@@ -60,10 +74,12 @@ INVARIANTS = {
     "L1 convergence": "when the storm is over, all wanted ones live and are healthy",
     "L2 stop": "a stop ends within the graceful time and a few seconds",
     "L3 refill": "a free place is filled in the same turn when no brake holds",
+    "L3 canary": "a trial begins and ends in the turn in which it can",
     "L3 missed": "nothing falls due between two turns but at the deadline",
     "L4 hung": "a silent spirit is dismissed and a slow one killed when it is time",
     "L5 busy": "no wake-ups in vain, one after another",
     "L6 forgiven": "a brake forgives what is long past",
+    "L8 answer": "each reload is answered once: when it is complete or has failed",
 }
 """Every rule by the name that a `Violation` carries."""
 
@@ -109,8 +125,10 @@ class Life:
         "killed_at",
         "left_at",
         "pid",
+        "ready_at",
         "silent",
         "slot",
+        "tired",
         "told",
     )
 
@@ -122,6 +140,8 @@ class Life:
         self.born: float = born
         self.heard: float = born
         self.beat: bool = False
+        self.ready_at: float | None = None
+        self.tired: bool = False
         self.left_at: float | None = None
         self.killed_at: float | None = None
         self.told: bool = False
@@ -211,21 +231,30 @@ class Referee:
         self.lives: dict[int, Life] = {}
         self.wanted: int = settings.spirits
         self.generation: int = 0
+        self.trial: int | None = None
         self.stop: int = 0
         self.births: int = 0
         self.ready: bool = False
         self._now = now
         self._boot_deadline = boot_deadline
-        self._limit = settings.heartbeat_interval + settings.heartbeat_timeout
+        self._issued = 0
+        self._rolling: int | None = None
+        self._unanswered: set[int] = set()
+        self._failed: deque[int] = deque()
+        self._passed: deque[int] = deque()
+        self._asked: deque[int] = deque()
+        self._stop_at = now
         self._strikes = Streak(settings.budget)
         self._forks = Streak(0)
         self._fork_failed = False
+        self._forks_fail = False
         self._proven = 0
         self._early_deaths = 0
         self._amnesty = now
         self._owed: deque[tuple[str, int]] = deque()
         self._finishes: deque[bool] = deque()
-        self._pending: list[int] = []
+        self._pending: list[tuple[int, int, float]] = []
+        self._planned = 0
         self._deadline: float | None = now
         self._events = 0
         self._actions = 0
@@ -233,6 +262,8 @@ class Referee:
         self._observers: dict[type, Callable[[Any, float], None]] = {
             Spawned: self._on_spawned,
             SpawnFailed: self._on_spawn_failed,
+            Stillborn: self._on_stillborn,
+            Tired: self._on_tired,
             Beat: self._on_beat,
             Farewell: self._on_farewell,
             Exited: self._on_exited,
@@ -250,6 +281,13 @@ class Referee:
             Call: self._check_call,
             Say: self._check_say,
             Ready: self._check_ready,
+            Reloaded: self._check_reloaded,
+        }
+        self._sayings: dict[str, Callable[[Say, float], None]] = {
+            "spirit.hung": self._check_hung,
+            "spirit.tired": self._check_tired,
+            "pool.rolling": self._check_rolling,
+            "pool.dropped": self._check_dropped,
         }
 
     # -- the book ----------------------------------------------------------------
@@ -261,8 +299,8 @@ class Referee:
 
     @property
     def alive(self) -> int:
-        """Count those that serve: active, with a beat."""
-        return sum(1 for life in self.lives.values() if life.beat and life.active)
+        """Count those that serve: active, with a beat, no canary."""
+        return sum(1 for life in self._regular() if life.beat)
 
     @property
     def active(self) -> int:
@@ -275,17 +313,51 @@ class Referee:
         return (
             len(self.lives) == self.wanted
             and self.alive == self.wanted
+            and self.trial is None
+            and not self._pending
             and not any(self._stale(life) for life in self.lives.values())
         )
 
     def _stale(self, life: Life) -> bool:
+        return self._old(life) or life.tired
+
+    def _old(self, life: Life) -> bool:
         return life.generation < self.generation
+
+    def _canary(self, life: Life) -> bool:
+        return life.generation == self.trial
+
+    def _lost(self, life: Life) -> bool:
+        """Tell whether its code failed its trial."""
+        return life.generation > self.generation and life.generation != self.trial
+
+    def _regular(self) -> list[Life]:
+        return [
+            life
+            for life in self.lives.values()
+            if life.active and life.generation <= self.generation
+        ]
+
+    def _canaries(self) -> int:
+        """Count the canaries that live, and those whose birth has begun."""
+        living = sum(life.active and self._canary(life) for life in self.lives.values())
+        return living + sum(g == self.trial for _, g, _ in self._pending)
+
+    def _coming(self) -> int:
+        """Count the births under way of code that has not failed."""
+        return sum(g <= self.generation or g == self.trial for _, g, _ in self._pending)
 
     def _surge(self) -> int:
         if not self.settings.spare:
             return 0
         stale = any(life.active and self._stale(life) for life in self.lives.values())
-        return 1 if stale else 0
+        return int(stale or self.trial is not None)
+
+    def _patience(self, life: Life) -> float:
+        settings = self.settings
+        if not life.beat:
+            return settings.boot_timeout
+        return settings.heartbeat_interval + settings.heartbeat_timeout
 
     def _fail(self, invariant: str, words: str) -> None:
         raise Violation(invariant, words, self._now)
@@ -299,19 +371,65 @@ class Referee:
         self._observers[type(event)](event, self._now)
 
     def _on_spawned(self, event: Spawned, now: float) -> None:
-        self._pending.pop(0)
+        self._told(event)
         self._forks.count = 0
+        self._forks_fail = False
         self._fork_failed = False
         self.births += 1
         self.lives[event.pid] = Life(event.pid, event.slot, event.generation, now)
         self._owed.append(("spawn", event.pid))
 
-    def _on_spawn_failed(self, _event: SpawnFailed, now: float) -> None:
-        self._pending.pop(0)
-        # Several forks that fail in one turn are one failure.
-        if not self._fork_failed:
+    def _on_spawn_failed(self, event: SpawnFailed, now: float) -> None:
+        planned_at = self._told(event)
+        self._forks_fail = True
+        # Several forks that fail in one turn are one failure, and one whose failure
+        # is told late may fall into the pause after another.
+        if not self._fork_failed and planned_at == now:
             self._fork_failed = True
             self._forks.add(now)
+
+    def _told(self, event: Spawned | SpawnFailed | Stillborn) -> float:
+        """Cross a birth off; say when it was planned."""
+        for entry in self._pending:
+            if entry[:2] == (event.slot, event.generation):
+                self._pending.remove(entry)
+                return entry[2]
+        raise Violation("I20 work", f"{event} was not planned", self._now)
+
+    def _on_stillborn(self, event: Stillborn, now: float) -> None:
+        self._told(event)
+        if self.stop:
+            return
+        if event.generation == self.trial:
+            self._fall()
+        elif event.generation == self.generation:
+            self._on_useless(now)
+
+    def _fall(self) -> None:
+        """Let the generation on trial fail; whatever comes after it finds it so."""
+        if self.trial is not None:
+            self._failed.append(self.trial)
+            self.trial = None
+
+    def _pass(self) -> None:
+        """Let the generation on trial be good."""
+        if self.trial is not None:
+            self.generation = self._rolling = self.trial
+            self.trial = None
+
+    def _on_useless(self, now: float) -> None:
+        """Count a life, or an attempt at one, that never got to work."""
+        self._early_deaths += 1
+        if self._proven:
+            self._strikes.add(now)
+            self._rolling = None
+        else:
+            self._stop(AT_ONCE, now)
+            self._finishes.append(False)
+
+    def _stop(self, how: int, now: float) -> None:
+        self.stop, self._stop_at = how, now
+        self.trial = self._rolling = None
 
     def _on_beat(self, event: Beat, now: float) -> None:
         life = self.lives.get(event.pid)
@@ -322,6 +440,7 @@ class Referee:
         life.heard = max(life.heard, stamp)
         if not life.beat:
             life.beat = True
+            life.ready_at = now
             self._proven += 1
         self._owed.append(("heartbeat", event.pid))
 
@@ -334,6 +453,16 @@ class Referee:
             self._on_beat(Beat(event.pid, event.at), now)
         if life.active:
             life.left_at = now
+            if self._canary(life):
+                # Its work was short, and done: no time has to pass any more.
+                self._passed.append(life.generation)
+                self._pass()
+
+    def _on_tired(self, event: Tired, _now: float) -> None:
+        life = self.lives.get(event.pid)
+        if life is not None and life.active and life.beat and not life.tired:
+            life.tired = True
+            self._asked.append(event.pid)
 
     def _on_exited(self, event: Exited, now: float) -> None:
         life = self.lives.pop(event.pid, None)
@@ -344,22 +473,19 @@ class Referee:
             return
         if event.foreign and self._proven:
             return
-        if event.foreign and self._proven:
+        if self._canary(life) and life.active:
+            self._fall()
+        elif self._lost(life):
             return
-        if not life.beat:
-            self._early_deaths += 1
-            if self._proven:
-                self._strikes.add(now)
-            else:
-                self.stop = AT_ONCE
-                self._finishes.append(False)
+        elif not life.beat:
+            self._on_useless(now)
         elif now - life.born < SHORT_LIFE:
             self._strikes.add(now)
 
-    def _on_stop(self, event: Stop, _now: float) -> None:
+    def _on_stop(self, event: Stop, now: float) -> None:
         wished = 1 if event.graceful else AT_ONCE
         if wished > self.stop:
-            self.stop = wished
+            self._stop(wished, now)
             self._finishes.append(event.graceful)
 
     def _on_grow(self, event: Grow, _now: float) -> None:
@@ -377,12 +503,16 @@ class Referee:
 
     def _on_reload(self, _event: Reload, _now: float) -> None:
         if not self.stop:
-            self.generation += 1
+            self._issued += 1
+            self.trial, self._rolling = self._issued, None
+            self._unanswered.add(self._issued)
 
     def _on_time_lost(self, event: TimeLost, now: float) -> None:
         for life in self.lives.values():
             life.born = min(life.born + event.seconds, now)
             life.heard = min(life.heard + event.seconds, now)
+            if life.ready_at is not None:
+                life.ready_at = min(life.ready_at + event.seconds, now)
             if life.left_at is not None:
                 life.left_at = min(life.left_at + event.seconds, now)
             if life.killed_at is not None:
@@ -394,23 +524,25 @@ class Referee:
     def planned(self, actions: Iterable[Action], now: float) -> None:
         """Check one answer of `plan`, in its order, before it is performed."""
         self._now = now = max(now, self._now)
-        if self._pending:
-            self._fail("I20 work", f"{len(self._pending)} births were not told")
         self._fork_failed = False
+        self._planned = 0
         idle = not self._events and not self._actions
         for action in actions:
             if idle and (self._deadline is None or now < self._deadline):
                 self._fail("L3 missed", f"{action} before {self._deadline}")
             self._actions += 1
             self._planners[type(action)](action, now)
-        if len(self._pending) > BURST:
-            self._fail("I20 work", f"{len(self._pending)} births in one plan")
+        if self._planned > BURST:
+            self._fail("I20 work", f"{self._planned} births in one plan")
 
     def _check_spawn(self, action: Spawn, now: float) -> None:
         if self.stop:
             self._fail("I2 stopped", f"{action} after a stop")
-        if action.generation != self.generation:
-            self._fail("I13 generation", f"{action}, newest is {self.generation}")
+        canary = action.generation == self.trial
+        if action.generation != self.generation and not canary:
+            self._fail("I13 generation", f"{action}, good is {self.generation}")
+        if canary and self._canaries():
+            self._fail("I13 generation", f"{action} beside another canary")
         born = len(self._pending) + 1
         if self.living + born > self.wanted + self.settings.spare:
             self._fail(
@@ -418,11 +550,13 @@ class Referee:
                 f"{action}: {self.living} + {born} living, wanted {self.wanted}, "
                 f"spare {self.settings.spare}",
             )
-        if self.active + born > self.wanted + self._surge():
-            self._fail("I1 actives", f"{action}: {self.active} + {born} active")
+        useful = self._coming() + 1
+        if self.active + useful > self.wanted + self._surge():
+            self._fail("I1 actives", f"{action}: {self.active} + {useful} active")
         self._check_brakes(action, now)
-        self._check_slot(action)
-        self._pending.append(action.slot)
+        self._check_slot(action, canary=canary)
+        self._pending.append((action.slot, action.generation, now))
+        self._planned += 1
 
     def _check_brakes(self, action: Spawn, now: float) -> None:
         if self._forks.paid(now) and now < self._forks.until - EPSILON:
@@ -439,14 +573,17 @@ class Referee:
         if starting or self._pending:
             self._fail("I2 brake", f"{action} beside another that has no beat yet")
 
-    def _check_slot(self, action: Spawn) -> None:
-        held = set(self._pending)
-        fresh = set(self._pending)
-        for life in self.lives.values():
-            if life.active:
-                held.add(life.slot)
-                if not self._stale(life):
-                    fresh.add(life.slot)
+    def _check_slot(self, action: Spawn, *, canary: bool) -> None:
+        peers = self._regular()
+        if canary:
+            peers = [life for life in self.lives.values() if life.active]
+        held = {slot for slot, g, _ in self._pending if g == action.generation}
+        fresh = held | {
+            life.slot
+            for life in peers
+            if life.generation >= action.generation and not life.tired
+        }
+        held |= {life.slot for life in peers}
         free = next((slot for slot in range(self.wanted) if slot not in held), None)
         if action.slot in fresh or action.slot >= self.wanted:
             self._fail("slot", f"{action} of {self.wanted}, taken: {sorted(fresh)}")
@@ -464,32 +601,47 @@ class Referee:
 
     def _check_cause(self, life: Life, now: float) -> None:
         """Check that there is a reason to send one away, and that it can be spared."""
-        if life.silent or (self._stale(life) and not life.beat):
+        if life.silent or self._lost(life) or (self._old(life) and not life.beat):
             return
-        surplus = self.active > self.wanted + self._surge()
-        if not surplus and not self._stale(life):
+        if self._canary(life):
+            self._fail("I13 dropped", f"{life} goes while its trial goes on")
+        settings = self.settings
+        serving = len(self._regular()) + (0 if settings.spare else self._canaries())
+        stale = any(self._stale(each) for each in self._regular())
+        surplus = serving > self.wanted + (
+            stale and settings.spare > 0 and self.trial is None
+        )
+        room = self.trial is not None and not settings.spare and not self._canaries()
+        if not surplus and not self._stale(life) and not room:
             self._check_silence(life, now)
             return
         alive = self.alive
         if not life.beat:
             return
-        if surplus and alive < self.active:
+        if surplus and alive < len(self._regular()):
             self._fail("I12 shrink", f"{life} goes before one without a beat")
-        one_by_one = not self.settings.spare and self._stale(life)
-        if one_by_one and alive == self.wanted == self.living:
+        if surplus and not settings.spare and self._canaries():
+            return  # a canary has its place, and the pool has become smaller
+        if (
+            not settings.spare
+            and (self._stale(life) or room)
+            and alive == self.wanted == self.living
+        ):
             return
-        if alive <= self.wanted:
+        spared = settings.max_unavailable if self._old(life) else 0
+        if alive <= self.wanted - spared:
             self._fail(
                 "I13 serving",
                 f"{life} goes, {alive} of {self.wanted} serve, {self.living} live",
             )
 
     def _check_silence(self, life: Life, now: float) -> None:
-        if now < max(life.heard + self._limit, self._amnesty) - EPSILON:
+        patience = self._patience(life)
+        if now < max(life.heard + patience, self._amnesty) - EPSILON:
             self._fail(
                 "I7 silence",
                 f"{life}: last heard {now - life.heard:.3f} s ago, allowed "
-                f"{self._limit:g} s and not before {self._amnesty:.3f}",
+                f"{patience:g} s and not before {self._amnesty:.3f}",
             )
 
     def _check_kill(self, action: Kill, now: float) -> None:
@@ -532,13 +684,68 @@ class Referee:
             self._fail("I11 finish", f"{action}, expected {[*self._finishes]}")
         if self.ready or not booting or not self._early_deaths:
             self._fail("I9 early", f"{action} by itself")
-        self.stop = AT_ONCE
+        self._stop(AT_ONCE, now)
 
     def _check_say(self, action: Say, now: float) -> None:
-        if action.event == "spirit.hung":
-            life = self.lives[action.fields["pid"]]
-            self._check_silence(life, now)
-            life.silent = True
+        check = self._sayings.get(action.event)
+        if check is not None:
+            check(action, now)
+
+    def _check_hung(self, action: Say, now: float) -> None:
+        life = self.lives[action.fields["pid"]]
+        self._check_silence(life, now)
+        life.silent = True
+        if self._canary(life):
+            self._fall()
+
+    def _check_tired(self, action: Say, now: float) -> None:
+        pid = action.fields["pid"]
+        if self._asked:
+            if self._asked.popleft() != pid:
+                self._fail("I13 tired", f"{pid} is, but it is another that asked")
+            return
+        life = self.lives.get(pid)
+        most = self.settings.max_age
+        if life is None or life.tired or not life.active or most is None:
+            self._fail("I13 tired", f"{life or pid} did not ask")
+        elif now < life.born + most * (1 - self.settings.jitter) - EPSILON:
+            self._fail("I13 tired", f"{life}, born at {life.born:.3f}")
+        else:
+            life.tired = True
+
+    def _check_rolling(self, action: Say, now: float) -> None:
+        trial = action.fields["generation"]
+        if self._passed:
+            if self._passed.popleft() != trial:
+                self._fail("I13 trial", f"{trial} is good, and it is another that is")
+            return
+        if trial != self.trial:
+            self._fail("I13 trial", f"{trial} is good, on trial is {self.trial}")
+        time = self.settings.canary_time
+        passed = any(
+            life.ready_at is not None and now >= life.ready_at + time - EPSILON
+            for life in self.lives.values()
+            if self._canary(life)
+        )
+        if self.wanted and not passed:
+            self._fail("I13 trial", f"{trial} is good, and no canary has shown it")
+        self._pass()
+
+    def _check_dropped(self, action: Say, _now: float) -> None:
+        dropped = action.fields["generation"]
+        if not self._failed or self._failed.popleft() != dropped:
+            self._fail("I13 dropped", f"{dropped} has not failed now")
+
+    def _check_reloaded(self, action: Reloaded, _now: float) -> None:
+        if action.generation not in self._unanswered:
+            self._fail("L8 answer", f"{action} was not asked for, or answered before")
+        self._unanswered.remove(action.generation)
+        if action.reason:
+            return
+        old = [life for life in self._regular() if self._old(life)]
+        if action.generation != self._rolling or old or self.alive < self.wanted:
+            self._fail("L8 answer", f"{action}, but old are {old}")
+        self._rolling = None
 
     def _check_ready(self, _action: Ready, now: float) -> None:
         if self.ready:
@@ -567,8 +774,9 @@ class Referee:
         if healthy != beats:
             self._fail("I17 healthy", f"{healthy}, but {beats} have a beat")
         self._check_lateness(now)
+        self._check_answers(now)
         if self.stop:
-            self._check_stop()
+            self._check_stop(now)
         else:
             self._check_size(now, deadline)
         self._check_wakes(now)
@@ -594,25 +802,52 @@ class Referee:
         limit = now - EPSILON
         for life in self.lives.values():
             if life.left_at is None:
-                silent_at = max(life.heard + self._limit, self._amnesty)
+                silent_at = max(life.heard + self._patience(life), self._amnesty)
                 if not self.stop and limit > silent_at:
                     self._fail("L4 hung", f"{life} is silent, and nobody minds")
             elif life.killed_at is None and limit > life.left_at + graceful:
                 self._fail("L4 hung", f"{life} leaves since {life.left_at:.3f}")
 
-    def _check_stop(self) -> None:
+    def _check_answers(self, now: float) -> None:
+        """Check that whoever waits for a reload waits for one that goes on."""
+        underway = self._rolling if self.trial is None else self.trial
+        if self._unanswered - {underway}:
+            self._fail("L8 answer", f"{self._unanswered} wait, underway: {underway}")
+        if self._rolling is not None and self.settled:
+            self._fail("L8 answer", f"{self._rolling} has replaced all, nobody says so")
+        if self._asked:
+            self._fail("I13 tired", f"{[*self._asked]} asked, and nobody says so")
+        if self._failed:
+            self._fail("I13 dropped", f"{self._failed} failed, and nobody says so")
+        if self._passed:
+            self._fail("I13 trial", f"{self._passed} are good, and nobody says so")
+        passed = now - self.settings.canary_time - EPSILON
+        for life in self.lives.values():
+            late = life.ready_at is not None and life.ready_at < passed
+            if self._canary(life) and life.active and late:
+                self._fail("L3 canary", f"{life} is ready since {life.ready_at}")
+            if self._lost(life) and life.active and not self.stop:
+                self._fail("L3 canary", f"{life} has not heard that its code failed")
+
+    def _check_stop(self, now: float) -> None:
+        if self.stop != AT_ONCE and now < self._stop_at + self.settings.drain_delay:
+            return
         for life in self.lives.values():
             if life.active or (self.stop == AT_ONCE and life.killed_at is None):
                 self._fail("I10 at once", f"{life} has not heard of it")
 
     def _check_size(self, now: float, deadline: float | None) -> None:
-        active = self.active
+        active, coming = self.active, len(self._pending)
         if active > self.wanted + self._surge():
             self._fail("I1 actives", f"{active} active, wanted {self.wanted}")
-        if active < self.wanted and self.living < self.wanted + self.settings.spare:
-            free = now >= self._strikes.last + FORGIVEN and not self._forks.count
-            if free and deadline != now:
+        free = now >= self._strikes.last + FORGIVEN and not self._forks_fail
+        room = self.living + coming < self.wanted + self.settings.spare
+        if free and room and deadline != now:
+            if active + self._coming() < self.wanted:
                 self._fail("L3 refill", f"{active} active, wanted {self.wanted}")
+            full = active + self._coming() >= self.wanted + self._surge()
+            if self.trial is not None and not full and not self._canaries():
+                self._fail("L3 canary", f"{self.trial} on trial has none")
         if not self.ready:
             over = self._boot_deadline is not None and now >= self._boot_deadline
             if over or self.settled:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from random import Random
 
-from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Say, Spawn
+from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Reloaded, Say, Spawn
 from ghostd.core.brake import CALM, LONGEST_PAUSE
 from ghostd.core.events import (
     Beat,
@@ -43,8 +43,10 @@ from ghostd.core.events import (
     Shrink,
     Spawned,
     SpawnFailed,
+    Stillborn,
     Stop,
     TimeLost,
+    Tired,
 )
 from ghostd.core.pool import UNDYING, Pool
 from ghostd.settings import PoolSettings
@@ -53,6 +55,7 @@ from ghostd.values import Value
 
 NEVER = math.inf
 MOSTLY = 0.7
+LONGEST_BIRTH = 10.0
 PIPE = 64
 """Beats that a spirit's pipe holds."""
 
@@ -155,6 +158,9 @@ class Faults(Value):
         outages: forks begin to fail for up to a minute.
         growths: Grow, Shrink or Resize comes.
         reloads: Reload comes.
+        broken: the code that a Reload brings does not work.
+        tired: a spirit asks to be replaced.
+        births: a birth takes up to ten seconds, and may come to nothing.
         stops: Stop comes.
         freezes: the whole machine stands still for 0.1 to 1000 s.
         halts: the manager alone stands still for as long.
@@ -174,6 +180,9 @@ class Faults(Value):
     outages: float = 0.0
     growths: float = 0.0
     reloads: float = 0.0
+    broken: float = 0.0
+    tired: float = 0.0
+    births: float = 0.0
     stops: float = 0.0
     freezes: float = 0.0
     halts: float = 0.0
@@ -292,7 +301,9 @@ class World:
         self._births = 0
         self._pids = count(100)
         self._forks_fail_until = -NEVER
-        self._heap: list[tuple[float, int, str, Spirit]] = []
+        self._heap: list[tuple[float, int, str, Spirit | Spawn]] = []
+        self._broken: set[int] = set()
+        self._issued = 0
         self._tickets = count()
         self._frozen = 0.0
         self._signals: list[Event] = []
@@ -346,6 +357,15 @@ class World:
         """Give the pool an event in its next turn, which is now."""
         self._signals.append(event)
 
+    def reload(self, *, broken: bool = False) -> None:
+        """Ask for new code; *broken*: its spirits end before they are ready."""
+        if broken:
+            self._broken.add(self._issued + 1 + self._coming_reloads())
+        self._signals.append(Reload())
+
+    def _coming_reloads(self) -> int:
+        return sum(isinstance(event, Reload) for event in self._signals)
+
     def kill(self, pid: int, *, foreign: bool = True) -> None:
         """End a spirit from outside; not *foreign*: by a mistake of its own."""
         spirit = self.spirits.get(pid)
@@ -368,6 +388,8 @@ class World:
         self.faults = PEACE
         self.choose = in_turn([OBEDIENT])
         self._forks_fail_until = -NEVER
+        # With nobody wanted, code is good that nobody has seen fail.
+        self._broken.clear()
         for spirit in self.spirits.values():
             if spirit.killed:
                 self._at(0.0, "killed", spirit)
@@ -401,12 +423,15 @@ class World:
             return 0.0
         settings, begun = self.settings, self.clock.now
         silence = settings.heartbeat_interval + settings.heartbeat_timeout
+        silence = max(silence, settings.boot_timeout)
         people = self.referee.living + self.referee.wanted + 2
         limit = (
             3 * silence
             + people * (settings.graceful_timeout + 1)
             + LONGEST_PAUSE
             + CALM
+            + settings.canary_time
+            + LONGEST_BIRTH
             + 5
         )
         end = begun + limit
@@ -468,9 +493,9 @@ class World:
         begun = self.clock.now
         self.send(Stop(graceful))
         at_once = not graceful
-        limit = (0.0 if at_once else self.settings.graceful_timeout) + UNDYING + 2
-        if self.referee.stop == 1 and at_once:
-            limit = UNDYING + 2
+        limit = UNDYING + 2 + LONGEST_BIRTH
+        if not at_once:
+            limit += self.settings.graceful_timeout + self.settings.drain_delay
         self.faults = PEACE
         if not self.run_until(lambda: self.over, limit):
             self._fail("L2 stop", f"{self.referee.living} live after {limit:.1f} s")
@@ -558,7 +583,9 @@ class World:
         if self._chance(faults.growths):
             self._signals.append(self._growth())
         if self._chance(faults.reloads):
-            self._signals.append(Reload())
+            self.reload(broken=self._chance(faults.broken))
+        if self.spirits and self._chance(faults.tired):
+            self._signals.append(Tired(rng.choice([*self.spirits]), "it is tired"))
         if self._chance(faults.stops):
             self._signals.append(Stop(rng.random() < MOSTLY))
         if self._chance(faults.outages):
@@ -622,12 +649,15 @@ class World:
             ]
         if self._chance(self.faults.shuffled):
             self.rng.shuffle(events)
+            # Whoever is not known yet cannot be seen to beat or to die.
+            events.sort(key=lambda event: not isinstance(event, Spawned))
         return events
 
     def _observe(self, event: Event) -> None:
         now = self._time
         self.history.append((now, event))
         self.counts[type(event).__name__] += 1
+        self._issued += isinstance(event, Reload) and not self.referee.stop
         self.referee.observed(event, now)
         self.pool.observe(event, now)
 
@@ -638,8 +668,11 @@ class World:
             time, _, what, spirit = heapq.heappop(heap)
             self._happen(what, spirit, time + self._frozen)
 
-    def _happen(self, what: str, spirit: Spirit, now: float) -> None:
-        if what == "seen":
+    def _happen(self, what: str, spirit: Spirit | Spawn, now: float) -> None:
+        if isinstance(spirit, Spawn):
+            self._signals.append(self._birth(spirit, now))
+            self._loud = True
+        elif what == "seen":
             self._deaths.append(spirit)
             self._loud = True
         elif spirit.dead:
@@ -692,7 +725,11 @@ class World:
         return Exited(spirit.pid, "exit code 0", clean=True)
 
     def _at(
-        self, delay: float, what: str, spirit: Spirit, now: float | None = None
+        self,
+        delay: float,
+        what: str,
+        spirit: Spirit | Spawn,
+        now: float | None = None,
     ) -> None:
         """Let the kernel do something after *delay* seconds in which it runs."""
         if now is None:
@@ -717,22 +754,33 @@ class World:
                 # delayed would never come to an end.
                 if self.clock.now == self._time and self._chance(self.faults.slow):
                     self.halt(self._long())
-            case Say() | Ready():
+            case Say() | Ready() | Reloaded():
                 pass
 
     def _fork(self, action: Spawn) -> None:
+        if self._chance(self.faults.births):
+            self._at(LONGEST_BIRTH * self.rng.random(), "birth", action)
+        else:
+            self._observe(self._birth(action, self.clock.now))
+
+    def _birth(self, action: Spawn, now: float) -> Event:
+        """Fork, or do not."""
+        slot, generation = action.slot, action.generation
         if self.clock.now < self._forks_fail_until or self._chance(self.faults.forks):
-            self._observe(SpawnFailed("no more processes"))
-            return
-        spirit = Spirit(self._pid(), self.choose(self.rng, self._births))
+            return SpawnFailed("no more processes", slot, generation)
+        temperament = self.choose(self.rng, self._births)
+        if generation in self._broken:
+            if self.rng.random() < MOSTLY:
+                return Stillborn(slot, generation, "SyntaxError", "Traceback ...")
+            temperament = STILLBORN
+        spirit = Spirit(self._pid(), temperament)
         self._births += 1
         self.spirits[spirit.pid] = spirit
-        temperament = spirit.temperament
         if temperament.first is not None:
-            self._at(temperament.first, "beat", spirit)
+            self._at(temperament.first, "beat", spirit, now)
         if temperament.life is not None:
-            self._at(temperament.life, "end", spirit)
-        self._observe(Spawned(spirit.pid, action.slot, action.generation))
+            self._at(temperament.life, "end", spirit, now)
+        return Spawned(spirit.pid, slot, generation)
 
     def _pid(self) -> int:
         if self._chance(self.faults.reused):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ghostd.core.actions import Action, Call, Kill, Quit, Say, Spawn
+from ghostd.core.actions import Action, Call, Kill, Quit, Reloaded, Say, Spawn
 from ghostd.core.events import Beat, Event, Exited, Reload, Spawned
 from ghostd.core.pool import Pool
 from ghostd.settings import PoolSettings
@@ -15,6 +15,9 @@ DEFAULTS: dict[str, Any] = {
     "heartbeat_interval": 5,
     "heartbeat_timeout": 50,
     "graceful_timeout": 120,
+    "boot_timeout": 60,
+    "canary_time": 0,
+    "jitter": 0,
 }
 
 
@@ -60,6 +63,11 @@ def births(actions: list[Action]) -> list[Spawn]:
     return [action for action in actions if isinstance(action, Spawn)]
 
 
+def answers(actions: list[Action]) -> list[Reloaded]:
+    """Keep what whoever asked for a reload is told."""
+    return [action for action in actions if isinstance(action, Reloaded)]
+
+
 def hooks(actions: list[Action]) -> list[tuple[Any, ...]]:
     return [(a.hook, *a.args) for a in actions if isinstance(a, Call)]
 
@@ -77,9 +85,9 @@ def said(actions: list[Action]) -> list[str]:
 
 
 def born(pool: Pool, now: float, *pids: int, first_slot: int = 0) -> list[Action]:
-    """Tell of births in the places from *first_slot* on."""
+    """Tell of births in the places from *first_slot* on, with the newest code."""
     slots = range(first_slot, first_slot + len(pids))
-    generation = pool.generation
+    generation = pool.reloads.underway or pool.generation
     events = [
         Spawned(pid, slot, generation) for pid, slot in zip(pids, slots, strict=True)
     ]
@@ -100,6 +108,13 @@ def reloading(**changes: Any) -> tuple[Pool, list[Action]]:
     """Give a serving pool (11, 12) that was told to reload at 110 s, and its answer."""
     pool = serving(110.0, **changes)
     return pool, tell(pool, 110.0, Reload())
+
+
+def rolling(**changes: Any) -> tuple[Pool, list[Action]]:
+    """Give one whose canary 13 has passed at 111 s, and the answer to that."""
+    pool, _ = reloading(**changes)
+    born(pool, 110.0, 13)
+    return pool, tell(pool, 111.0, Beat(13, 111.0))
 
 
 def died(pid: int, words: str = "exit code 1") -> Exited:

@@ -31,7 +31,7 @@ def test_an_unborn_beat_counts_from_birth() -> None:
     pool = a_pool()
     born(pool, 100.0, 11, 12)
 
-    assert pool.next_deadline() == 155.0
+    assert pool.next_deadline() == 160.0
 
 
 def test_what_has_not_been_told_is_due_now() -> None:
@@ -100,13 +100,13 @@ def test_the_verdict_on_the_start_is_due_once() -> None:
     born(pool, 100.0, 11, 12)
     tell(pool, 105.0)
 
-    assert pool.next_deadline() == 155.0
+    assert pool.next_deadline() == 160.0
 
 
 def test_the_end_of_a_pause_is_due() -> None:
     pool = a_pool(spirits=1)
     pool.plan(100.0)
-    tell(pool, 100.0, SpawnFailed("no"))
+    tell(pool, 100.0, SpawnFailed("no", 0, 0))
 
     deadline = pool.next_deadline()
 

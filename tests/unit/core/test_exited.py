@@ -140,9 +140,9 @@ def test_one_that_was_sent_away_for_silence_is_an_early_death() -> None:
     """It never worked, and that it went when told proves nothing."""
     pool = a_pool()
     born(pool, 100.0, 11, 12)
-    assert len(signals(tell(pool, 155.0))) == 2
+    assert len(signals(tell(pool, 160.0))) == 2
 
-    assert "spirit.too_early" in said(tell(pool, 155.1, left(11)))
+    assert "spirit.too_early" in said(tell(pool, 160.1, left(11)))
 
 
 def test_the_verdict_on_the_start_names_an_early_death() -> None:

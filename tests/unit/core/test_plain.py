@@ -35,7 +35,7 @@ STORIES: dict[str, list[tuple[float, tuple[Event, ...]]]] = {
     "silent": [(100.0, FIRST), (160.0, ())],
     "late": [(100.0, FIRST), (300.0, (TimeLost(150.0),))],
     "braked": [(100.0, FIRST), (101.0, (Beat(12, 101.0), died(11)))],
-    "no forks": [(100.0, (SpawnFailed("no"),))],
+    "no forks": [(100.0, (SpawnFailed("no", 0, 0),))],
     "leaving": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Stop(graceful=True)))],
     "killed": [(100.0, FIRST), (101.0, (Stop(graceful=False),))],
     "given up": [(100.0, FIRST), (100.5, (died(11),))],
@@ -76,7 +76,7 @@ def test_the_copy_goes_on_as_the_original_would(story: str) -> None:
 
 
 def test_an_unknown_version_is_refused() -> None:
-    plain = a_pool().plain() | {"version": 2}
+    plain = a_pool().plain() | {"version": 1}
 
-    with pytest.raises(ValueError, match="version 2, known: 1"):
+    with pytest.raises(ValueError, match="version 1, known: 2"):
         Pool.from_plain(settings(), plain)

@@ -57,7 +57,7 @@ def test_a_large_pool_is_born_in_bursts() -> None:
     third = births(born(pool, 100.0, *range(216, 232), first_slot=16))
     assert [spawn.slot for spawn in third] == list(range(32, 40))
     born(pool, 100.0, *range(232, 240), first_slot=32)
-    assert pool.next_deadline() == 155.0
+    assert pool.next_deadline() == 160.0
 
 
 def test_a_replacement_inherits_the_place_of_the_dead() -> None:

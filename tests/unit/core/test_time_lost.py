@@ -39,7 +39,7 @@ def test_the_birth_of_one_without_a_beat_moves_too() -> None:
     born(pool, 100.0, 11, 12)
 
     assert signals(tell(pool, 500.0, TimeLost(390.0))) == []
-    assert pool.next_deadline() == 545.0
+    assert pool.next_deadline() == 550.0
 
 
 def test_one_fresh_interval_is_given_to_one_that_was_nearly_overdue() -> None:
@@ -111,5 +111,5 @@ def test_one_born_within_the_lost_time_is_not_born_in_the_future() -> None:
     tell(pool, 166.0, TimeLost(55.0))
 
     assert Kill(12) in tell(pool, 176.0)
-    assert Quit(13) not in tell(pool, 220.9)
-    assert Quit(13) in tell(pool, 221.0)
+    assert Quit(13) not in tell(pool, 225.9)
+    assert Quit(13) in tell(pool, 226.0)
