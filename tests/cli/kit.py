@@ -73,7 +73,12 @@ class Typed(Daemon):
         port: one that nobody listens on.
     """
 
-    def __init__(self, files: dict[str, str], pidfile: str | None = None) -> None:
+    def __init__(
+        self,
+        files: dict[str, str],
+        env: dict[str, str | None] | None = None,
+        pidfile: str | None = None,
+    ) -> None:
         """Take the texts of files by their names; ``PORT`` becomes the port."""
         self._files = files
         self.port = free_port()
@@ -81,6 +86,7 @@ class Typed(Daemon):
             "import sys; from ghostd.__main__ import main\n"
             "sys.exit(main([*sys.argv[1:]]))\n",
             name="typed.py",
+            env=env,
             pidfile=pidfile,
         )
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ghostd import GhostError, SettingsError
-from ghostd.cli import config
+from ghostd.cli import config, files
 from ghostd.cli.config import Configuration, Given, Layer, Resolved
 from tests.cli import kit
 
@@ -267,7 +267,7 @@ def test_a_daemon_whose_name_is_none(folder: Path) -> None:
         (b"\xff\xfe\x00", "is not text in UTF-8"),
         (b"\x00", "is not TOML"),
         (b"\x7fELF" + bytes(200), "is not TOML"),
-        (b"#" * (config.LARGEST_FILE + 1), "is longer than 1048576 bytes"),
+        (b"#" * (files.LARGEST + 1), "is longer than 1048576 bytes"),
     ],
 )
 def test_what_is_no_text_is_refused(data: bytes, words: str) -> None:
@@ -382,3 +382,56 @@ def test_a_secret_is_not_shown() -> None:
 
     assert ("keyfile_password", "abc") in made.values.items()
     assert shown == ['"..."']
+
+
+# -- files of variables --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("A=b", "b"),
+        ("export A=b", "b"),
+        ("  A = b c  ", "b c"),
+        ("A=", ""),
+        ("A=# nothing", ""),
+        ("A=b#c", "b#c"),
+        ("A=b # c", "b"),
+        ("A='b # $c \\n'", "b # $c \\n"),
+        ('A="b \\" \\\\ \\n" # c', 'b " \\ \n'),
+        ("A=$HOME", "$HOME"),
+        ("A=b=c", "b=c"),
+    ],
+)
+def test_a_line_of_an_environment_file(line: str, value: str) -> None:
+    Path("x.env").write_text(f"# comment\n\n{line}\n")
+    assert files.variables("x.env") == {"A": value}
+
+
+@pytest.mark.parametrize(
+    "line", ["A", "1A=b", "A B=c", "=b", "A='b", 'A="b', "A='b' c", "A=b\0", "Ä=b"]
+)
+def test_a_line_that_is_no_variable_is_named(line: str) -> None:
+    Path("x.env").write_text(f"A=b\n{line}\n")
+    with pytest.raises(GhostError, match=r"x\.env, line 2: allowed: NAME=value"):
+        files.variables("x.env")
+
+
+def test_an_environment_file_belongs_to_the_daemon_and_is_no_keyword() -> None:
+    Path("x.env").write_text("DSN=postgres://\n")
+    made = resolved("app='a:b'\nenv_file='x.env'")
+
+    assert made.environment == {"DSN": "postgres://"}
+    assert "env_file" not in made.values
+    Path("x.env").write_text("GHOSTD_SPIRITS=4\n")
+    with pytest.raises(GhostError, match="GHOSTD_SPIRITS has no effect in there"):
+        _ = made.environment
+    assert resolved("app='a:b'").environment == {}
+
+
+@pytest.mark.root
+def test_root_believes_no_environment_file_that_anybody_may_write() -> None:
+    Path("x.env").write_text("A=b\n")
+    os.chmod("x.env", 0o666)  # noqa: S103 - just that
+    with pytest.raises(GhostError, match="can be written by anybody"):
+        files.variables("x.env")

@@ -105,6 +105,19 @@ def test_a_named_configuration_has_all_commands() -> None:
         assert said("stop") == (0, f"Stopped {pid}\n")
 
 
+def test_the_application_has_the_variables_of_its_file() -> None:
+    app = STARLETTE.replace('"one"', 'os.environ["A"] + os.environ["B"]')
+    text = QUICK + "app='shop:app'\nenv_file='shop.env'"
+    files = {
+        "shop.py": f"import os\n{app}",
+        "ghostd.toml": text,
+        "shop.env": "A=a\nB=b",
+    }
+    with Typed(files, {"B": "c"}) as d:
+        assert d.ghostd("start").returncode == 0
+        assert d.ask() == "ac"
+
+
 def test_without_a_configuration_a_daemon_is_known_by_its_name() -> None:
     with Typed({"shop.py": STARLETTE}) as d:
         listen = f"127.0.0.1:{d.port}"

@@ -19,7 +19,12 @@ NUMBERS = [s for s in TABLE.values() if s.kind in ("int", "float", "int | None")
 
 
 def test_every_setting_is_in_it_but_for_objects() -> None:
-    checks = {**settings.GHOST_CHECKS, **settings.POOL_CHECKS, **HTTP_CHECKS}
+    checks = {
+        **settings.GHOST_CHECKS,
+        **settings.POOL_CHECKS,
+        **HTTP_CHECKS,
+        **table.COMMAND_CHECKS,
+    }
 
     assert set(TABLE) == set(checks) - set(table.NO_OPTIONS)
     assert {setting.group for setting in TABLE.values()} == set(table.GROUPS)

@@ -300,7 +300,9 @@ def step(daemon: Resolved) -> Step:
         keywords.update(extra.value if extra else {})
     limit = daemon.values.get("boot_timeout", PoolSettings.boot_timeout)
     app = what.get("app", "")
-    return Step(daemon.name, app, target, keywords, daemon.folder, limit)
+    return Step(
+        daemon.name, app, target, keywords, daemon.environment, daemon.folder, limit
+    )
 
 
 def _steps(daemons: list[Resolved], *, need: bool) -> tuple[Step, ...]:

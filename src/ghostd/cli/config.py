@@ -5,8 +5,7 @@ Each value keeps its source, so that a mistake can be told with the place where 
 made, and so that ``ghostd config --explain`` can tell where a value comes from. Later
 layers win: the file, its table for one daemon, the environment, the command line.
 
-A file is data and never code: bounded in size, and as root refused where anybody may
-write to it. What a file says is relative to its folder, what is typed to where it is.
+What a file says is relative to its folder, what is typed to where it is.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 
-from ghostd.cli.table import ALIASES, PREFIX, TABLE, in_toml
+from ghostd.cli import files
+from ghostd.cli.table import ALIASES, OWN, PREFIX, TABLE, in_toml
 from ghostd.errors import GhostError, SettingsError
 from ghostd.http.settings import an_application
 from ghostd.settings import Check, refuse
@@ -27,8 +26,7 @@ from ghostd.values import Value
 FILES = ("ghostd.toml", "pyproject.toml")
 """Where a configuration is looked for in the current folder; the first one wins."""
 
-LARGEST_FILE = 1 << 20
-"""Bytes; a configuration that is longer is none."""
+PYPROJECT_TABLE = ("tool", "ghostd")
 
 WHAT = ("app", "target", "keywords")
 """Keys that say what a daemon is; all others say how it runs."""
@@ -95,8 +93,31 @@ class Resolved(Value):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Give the settings as keywords."""
-        return {name: given.value for name, given in self.given.items()}
+        """Give the settings as keywords for the daemon."""
+        return {
+            name: given.value
+            for name, given in self.given.items()
+            if TABLE[name].group != OWN
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """
+        Read the variables that the daemon gets.
+
+        Raises:
+            GhostError: there is no such file, or it is none.
+        """
+        if "env_file" not in self.given:
+            return {}
+        path = self.given["env_file"].value
+        found = files.variables(path)
+        for name in found:
+            if name.startswith(PREFIX):
+                error = GhostError(f"{path}: {name} has no effect in there")
+                error.add_note("It would come too late. Write it into ghostd.toml.")
+                raise error
+        return found
 
 
 # -- the file ------------------------------------------------------------------
@@ -133,7 +154,7 @@ def read(path: str) -> Configuration:
     folder, file = os.path.split(path)
     tables = _tables(path)
     within = ""
-    if file == "pyproject.toml":
+    if file == FILES[1]:
         within = "tool.ghostd."
         if not tables:
             raise GhostError(f"{path} has no [tool.ghostd]")
@@ -212,50 +233,9 @@ def _unknown(where: str, key: str, known: Iterable[str]) -> SettingsError:
 
 
 def _tables(path: str) -> dict[str, Any]:
-    """Read a file; of ``pyproject.toml`` our part, {} where it has none."""
-    import tomllib
-
-    data, mode = _bytes(path)
-    try:
-        found = tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise GhostError(f"{path} is not text in UTF-8: {error.reason}") from None
-    # ValueError: also a number of thousands of digits, which no parser should read.
-    except (ValueError, RecursionError) as error:
-        words = str(error) or "nested too deeply"
-        raise GhostError(f"{path} is not TOML: {words}") from None
-    if os.path.basename(path) == "pyproject.toml":
-        tool = found.get("tool")
-        found = tool.get("ghostd", {}) if isinstance(tool, dict) else {}
-        if not isinstance(found, dict):
-            raise GhostError(f"{path}: tool.ghostd is no table")
-    if found and os.geteuid() == 0 and mode & stat.S_IWOTH:
-        refusal = GhostError(f"{path} can be written by anybody, and this is root")
-        refusal.add_note(f"chmod o-w {path}")
-        raise refusal
-    return found
-
-
-def _bytes(path: str) -> tuple[bytes, int]:
-    """Read a regular file that is not too long; give its mode, too."""
-    try:
-        # Not blocking: it may turn out to be a FIFO that nobody writes to.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode):
-                raise GhostError(f"{path} is no regular file")
-            with open(fd, "rb", closefd=False) as file:
-                data = file.read(LARGEST_FILE + 1)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise GhostError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > LARGEST_FILE:
-        raise GhostError(
-            f"{path} is longer than {LARGEST_FILE} bytes: no configuration"
-        )
-    return data, mode
+    """Read what a file says; of ``pyproject.toml`` our part, {} where it has none."""
+    ours = PYPROJECT_TABLE if os.path.basename(path) == FILES[1] else ()
+    return files.toml(path, ours)
 
 
 # -- the environment and the command line --------------------------------------

@@ -43,6 +43,7 @@ class Step(Value):
         app: ``module:attribute`` to serve, or "".
         target: ``package.module:Class`` of a ghost, or "".
         keywords: for its constructor.
+        environment: variables that it gets unless it has them already.
         folder: where a target's code is looked for first.
         limit: seconds that loading its code may take.
     """
@@ -51,6 +52,7 @@ class Step(Value):
     app: str
     target: str
     keywords: dict[str, Any]
+    environment: dict[str, str]
     folder: str
     limit: float
 
@@ -217,6 +219,8 @@ class _Named:
 
 def _obey(plan: Plan, step: Step) -> int:
     sys.argv = [step.name, plan.word]
+    for name, value in step.environment.items():
+        os.environ.setdefault(name, value)
     checking = plan.word == "check"
     try:
         ghost = make(step)

@@ -50,6 +50,24 @@ _WORDS: dict[Check, str] = {
 }
 
 
+OWN = "command"
+"""Group of those settings that the command itself obeys."""
+
+
+class CommandSettings(Value):
+    """
+    What the command can be told about a daemon, beside what the daemon can.
+
+    Attributes:
+        env_file: path of a file of variables, ``NAME=value`` in each line, that the
+            daemon gets unless it has them already.
+    """
+
+    env_file: str | None = None
+
+
+COMMAND_CHECKS: dict[str, Check] = {"env_file": settings.a_path}
+
 _PATHS = (settings.a_path, settings.a_path_or_none_at_all, a_folder)
 
 
@@ -228,6 +246,7 @@ def _all() -> dict[str, Setting]:
         *_rows("daemon", GhostSettings, settings.GHOST_CHECKS),
         *_rows("pool", PoolSettings, settings.POOL_CHECKS),
         *_rows("http", HttpSettings, HTTP_CHECKS),
+        *_rows(OWN, CommandSettings, COMMAND_CHECKS),
     ]
     return {row.name: row for row in rows}
 
@@ -239,5 +258,6 @@ GROUPS: dict[str, str] = {
     "daemon": "Of every daemon",
     "pool": "Of a pool of spirits",
     "http": "Of an application that is served",
+    OWN: "Of the command",
 }
 """The headings of the table."""
