@@ -13,7 +13,6 @@ import ast
 import inspect
 import re
 import signal
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +20,10 @@ from typing import Any
 
 import ghostd
 from ghostd import control, manager, settings
+from ghostd.cli import command, config
+from ghostd.cli.table import GROUPS, TABLE, Setting, allowed, one_line, texts
 from ghostd.core import brake, member
+from ghostd.http.settings import HTTP_CHECKS, HttpSettings
 
 FOLDER = Path(__file__).parent / "reference" / "generated"
 SOURCES = Path(ghostd.__file__).parent
@@ -40,51 +42,23 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     )
 
 
-def in_markdown(text: str) -> str:
-    """Turn the marks of a docstring into those of a page; one line."""
-    return " ".join(text.split()).replace("``", "`")
-
-
 def first_sentence(thing: object) -> str:
     """Give what the docstring of *thing* says first."""
     text = inspect.getdoc(thing) or ""
-    return in_markdown(text.split("\n\n")[0])
-
-
-def section(thing: object, name: str) -> str:
-    """Give one section of a docstring, dedented; "" where there is none."""
-    found = re.search(
-        rf"^{name}:\n((?:[ ]+.*\n?|\n)+)", inspect.getdoc(thing) or "", re.MULTILINE
-    )
-    return textwrap.dedent(found[1]).strip() if found else ""
-
-
-def fields(thing: object) -> dict[str, str]:
-    """Read the section "Attributes" of a docstring: name and text of each."""
-    parts = re.split(r"^(\w+): ", section(thing, "Attributes"), flags=re.MULTILINE)
-    return dict(zip(parts[1::2], map(in_markdown, parts[2::2]), strict=True))
+    return one_line(text.split("\n\n")[0])
 
 
 def setting_rows(
     kind: type[Any], checks: dict[str, settings.Check]
 ) -> Iterator[tuple[str, str, str, str]]:
     """Describe the fields of a settings class."""
-    texts = fields(kind)
+    known = texts(kind)
     for name, check in checks.items():
         value = getattr(kind, name, NONE_HERE)
         default = f"`{OCTAL.format(value) if name == 'umask' else repr(value)}`"
         if value is NONE_HERE:
             default = "see there"
-        yield f"`{name}`", default, allowed(check), texts[name]
-
-
-def allowed(check: settings.Check) -> str:
-    """Have a check say what it allows, by giving it what nobody would."""
-    try:
-        check("it", object())
-    except ghostd.SettingsError as error:
-        return str(error).partition("allowed: ")[2]
-    raise AssertionError(f"{check} allows anything")
+        yield f"`{name}`", default, allowed(check), known[name]
 
 
 def settings_page() -> str:
@@ -92,6 +66,7 @@ def settings_page() -> str:
     heads = ("keyword", "default", "allowed", "meaning")
     ghost = table(heads, setting_rows(settings.GhostSettings, settings.GHOST_CHECKS))
     pool = table(heads, setting_rows(settings.PoolSettings, settings.POOL_CHECKS))
+    http = table(heads, setting_rows(HttpSettings, HTTP_CHECKS))
     levels = ", ".join(f"`{name}`" for name in settings.LEVELS)
     also = ", ".join(
         f"`{new}` is `{old}`" for new, old in settings.LEVEL_ALIASES.items()
@@ -115,6 +90,12 @@ The levels of the log, lowest first: {levels}.
 `workers` is another name of `spirits`.
 
 {pool}
+
+## Of a server of HTTP
+
+`ghostd.http.HttpServer` takes those of a pool, and these.
+
+{http}
 
 ## Hooks
 
@@ -218,12 +199,131 @@ A spirit ends with 0 when its body returns, with 1 when it raises, and with its 
 """
 
 
+def ghostd_page() -> str:
+    """Write the words, the options and the keys of the command."""
+    words = [
+        (
+            f"`ghostd {' '.join([name, *takes(each)])}`",
+            one_line(each.get_short_help_str(200)),
+        )
+        for name, each in command.program.commands.items()
+    ]
+    heads = ("option", "value", "default", "meaning")
+    groups = "\n\n".join(
+        f"### {heading}\n\n{table(heads, map(option_row, members(group)))}"
+        for group, heading in GROUPS.items()
+    )
+    some = ", ".join(f"`--{name.replace('_', '-')}`" for name in command.SPOKEN_TO)
+    keys = [
+        (
+            "`app`",
+            'the application to serve: `"module:attribute"`, or `"module:factory()"`',
+        ),
+        (
+            "`target`",
+            'a daemon of your own: `"package.module:Class"`, or an instance, or a function that makes one',
+        ),
+        (
+            "`keywords`",
+            "for a `target`: a table of keywords that are no settings of ghostd's",
+        ),
+        (
+            "`[daemon.NAME]`",
+            "a table with keys for one daemon of several; what stands outside of these tables holds for all of them",
+        ),
+    ]
+    return f"""# The command ghostd
+
+It comes with the extra `cli`.
+`ghostd package.module:Class COMMAND` needs no extra; see [](commands.md).
+
+## Words
+
+{table(("word", "what it does"), words)}
+
+NAME is that of a daemon in the configuration.
+Without it `run`, `serve` and all others mean the only daemon that is described there, and all but `run` and `serve` mean every one of them.
+Where there is no configuration, `stop`, `status` and `reload` take NAME for that of the pidfile, `./NAME.pid`.
+
+## Options of single words
+
+{table(("option", "of", "meaning"), own_options())}
+
+## Settings
+
+Each setting has one name in three places.
+The option `--heartbeat-timeout 60`, the key `heartbeat_timeout = 60` of the configuration and the variable `GHOSTD_HEARTBEAT_TIMEOUT=60` are the same, and the keyword of the constructor is the key.
+The option wins over the variable, the variable over the key of one daemon, that over the key of all, and that over the default.
+An empty variable counts as not set.
+
+`serve`, `run`, `start`, `restart`, `check` and `config` take all of these options; `stop`, `status` and `reload` take {some}.
+A switch is given as `--preload` or `--no-preload`, and as `true` or `false` elsewhere; variables know `yes`, `no`, `on`, `off`, `1` and `0`, too.
+An option whose value is a list may be repeated.
+What is allowed as a value is in [](settings.md).
+
+{groups}
+
+## Configuration
+
+It is `--config FILE`, or `$GHOSTD_CONFIG`, or `ghostd.toml` in the current folder, or the table `[tool.ghostd]` of the `pyproject.toml` there.
+It has a key for each setting, and these:
+
+{table(("key", "meaning"), keys)}
+
+Relative paths in it are relative to its folder, and those of options and variables to the current one.
+An application for which nothing else is said listens on `{config.ADDRESS}`.
+
+A key that nobody knows, a value that is not allowed, more than a mebibyte, and, as root, a file that anybody may write to are refused.
+
+## Exit codes
+
+They are those of [the commands](commands.md), and 2 for a command line that cannot be read.
+A configuration that cannot be used is 1, but for `status`: 4.
+Of several daemons the largest counts.
+"""
+
+
+def takes(word: Any) -> list[str]:
+    """Give the arguments of a word."""
+    return [each.metavar for each in word.params if each.param_type_name == "argument"]
+
+
+def members(group: str) -> list[Setting]:
+    """Give the settings below a heading."""
+    return [each for each in TABLE.values() if each.group == group]
+
+
+def option_row(setting: Setting) -> tuple[str, str, str, str]:
+    """Describe the option of a setting."""
+    made = command.option(setting)
+    names = ", ".join(f"`{name}`" for name in (*made.opts, *made.secondary_opts))
+    value = "" if setting.is_switch else f"`{made.metavar}`"
+    missing = setting.default in (None, (), "")
+    default = "" if missing else f"`{setting.write(setting.default)}`"
+    return names, value, default, setting.text
+
+
+def own_options() -> Iterator[tuple[str, str, str]]:
+    """Describe the options that are no settings, once each, with their words."""
+    found: dict[str, tuple[list[str], str]] = {}
+    for word, each in command.program.commands.items():
+        for made in each.params:
+            if made.param_type_name == "option" and made.name not in TABLE:
+                names = [f"`{name}`" for name in (*made.opts, *made.secondary_opts)]
+                names[-1] += f" `{made.metavar}`" if made.metavar else ""
+                words, _ = found.setdefault(", ".join(names), ([], str(made.help)))
+                words.append(f"`{word}`")
+    every = [f"`{word}`" for word in command.program.commands]
+    for names, (words, text) in found.items():
+        yield names, "all" if words == every else ", ".join(words), one_line(text)
+
+
 def phases_page() -> str:
     """Write the life of a spirit as its module tells it."""
     lines = [
         line for line in (member.__doc__ or "").splitlines() if line.startswith("|")
     ]
-    stamps = [(f"`{name}`", text) for name, text in fields(member.Member).items()]
+    stamps = [(f"`{name}`", text) for name, text in texts(member.Member).items()]
     rows = "\n".join(lines)
     return f"""# Phases of a spirit
 
@@ -355,6 +455,7 @@ PAGES = {
     "hooks": hooks_page,
     "signals": signals_page,
     "commands": commands_page,
+    "ghostd": ghostd_page,
     "events": events_page,
     "phases": phases_page,
 }

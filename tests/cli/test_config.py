@@ -17,6 +17,8 @@ from ghostd.cli import config, files
 from ghostd.cli.config import Configuration, Given, Layer, Resolved
 from tests.cli import kit
 
+SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets"
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
@@ -382,6 +384,14 @@ def test_a_secret_is_not_shown() -> None:
 
     assert ("keyfile_password", "abc") in made.values.items()
     assert shown == ['"..."']
+
+
+@pytest.mark.parametrize("path", sorted(SNIPPETS.glob("*/ghostd.toml")), ids=str)
+def test_the_configurations_of_the_guides_are_good(path: Path) -> None:
+    read = config.read(str(path))
+
+    for name in config.choose(read, ""):
+        assert config.resolve(read, name, {}).what
 
 
 # -- files of variables --------------------------------------------------------

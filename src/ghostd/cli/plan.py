@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from signal import SIGKILL
+from signal import SIGHUP, SIGKILL
 
 from ghostd import control, daemon
 from ghostd.errors import GhostError
@@ -236,7 +236,9 @@ def _obey(plan: Plan, step: Step) -> int:
         if not checking:
             raise
         return terminal.complain(f"{step.name}: its module exits, with {end.code!r}")
-    return ghost.ctrl(plan.word)
+    # A signal is sent, and not waited for.
+    hasty = plan.word == "reload" and not plan.wait
+    return ghost.ctrl(plan.word, SIGHUP if hasty else None)
 
 
 def check(ghost: Ghost) -> int:

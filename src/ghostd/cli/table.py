@@ -123,12 +123,8 @@ class Setting(Value):
 
     @property
     def allowed(self) -> str:
-        """Have the check say what it allows, by giving it what nobody would."""
-        try:
-            self.check(self.name, object())
-        except SettingsError as error:
-            return str(error).partition("allowed: ")[2]
-        raise AssertionError(f"{self.check} allows anything")
+        """Say what is allowed, in the words of the check."""
+        return allowed(self.check)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -173,6 +169,15 @@ class Setting(Value):
         if self.check is settings.log_options and not isinstance(value, str):
             return in_toml(",".join(value))
         return in_toml(value)
+
+
+def allowed(check: Check) -> str:
+    """Have a check say what it allows, by giving it what nobody would."""
+    try:
+        check("it", object())
+    except SettingsError as error:
+        return str(error).partition("allowed: ")[2]
+    raise AssertionError(f"{check} allows anything")
 
 
 def _number(text: str) -> int | float | str:
