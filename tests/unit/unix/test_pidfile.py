@@ -512,6 +512,27 @@ def test_only_what_is_stale_is_cleared_away(path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_file_that_is_seen_while_its_daemon_ends_is_nobodys(path: Path) -> None:
+    """For a moment it is locked, and by nobody whose number it holds."""
+
+    class Looking(Pidfile):
+        looks = 0
+
+        def _running(self) -> int:
+            self.looks += 1
+            try:
+                return super()._running()
+            finally:
+                path.unlink(missing_ok=True)
+
+    path.write_text("1\n")
+    with locked(path):
+        looking = Looking(str(path))
+
+        assert looking.running() == 0
+        assert looking.looks == 2
+
+
 def test_a_file_that_is_swapped_all_the_time_hurts_nobody(path: Path) -> None:
     """F13: checks and use go by one descriptor, whatever the path becomes."""
     canary = path.with_name("canary")
