@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine
+from time import monotonic
 
 from ghostd.hooks import describe
 from ghostd.loops import LoopSpirit, cleanup_time
@@ -53,7 +54,7 @@ class AioSpirit(LoopSpirit):
         loop.set_exception_handler(self._complain)
         self._listen()
         self._task = loop.create_task(self._main(body), name="spirit")
-        loop.call_soon(self._look_again, loop.time())
+        loop.call_soon(self._look_again, monotonic())
         try:
             return loop.run_until_complete(self._task)
         except asyncio.CancelledError:
@@ -99,12 +100,13 @@ class AioSpirit(LoopSpirit):
             self._task.cancel()
 
     def _look_again(self, due: float) -> None:
-        now = self._loop.time()
-        due = now + self._look(now - due)
-        self._loop.call_at(due, self._look_again, due)
+        # By our own clock: that of another loop may stand still while it works.
+        now = monotonic()
+        pause = self._look(now - due)
+        self._loop.call_later(pause, self._look_again, now + pause)
 
     async def _wait(self, seconds: float) -> bool:
-        self._tick()
+        self.beat(finished=False)
         if not self.ok or seconds <= 0:
             # Others get their turn, too, or a body that does not look at what we give
             # would block the loop, and could not even be cancelled.

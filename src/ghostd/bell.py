@@ -75,12 +75,15 @@ class BelledSpirit(Spirit):
             OSError: one of *files* is closed.
         """
         poll = select.poll()
-        for file in (self._bell[0], *files):
+        bell = self._bell[0]
+        for file in (bell, *files):
             poll.register(file, select.POLLIN)
-        while (left := until - monotonic()) > 0:
-            events = poll.poll(milliseconds(left))
-            for fd, what in events:
-                if what & select.POLLNVAL and fd != self._bell[0]:
+        left = 1.0
+        while self.ok and left > 0:
+            left = until - monotonic()
+            for fd, what in poll.poll(milliseconds(left)):
+                if not what & select.POLLNVAL:
+                    return
+                if fd != bell:
                     raise OSError(errno.EBADF, f"{fd} is not an open descriptor")
-            if events:
-                return
+                poll.unregister(bell)  # closed by the body, which is a loss, no end

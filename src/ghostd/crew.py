@@ -8,6 +8,7 @@ another is stuck, and a stuck one makes the spirit hung.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -111,8 +112,7 @@ class Crew(BelledSpirit):
             if first:
                 self._tell()
         try:
-            if self.ok:
-                self.rest(until, *files)
+            self.rest(until, *files)
         finally:
             if seat is not None:
                 seat.at = monotonic()
@@ -121,10 +121,9 @@ class Crew(BelledSpirit):
     def _tell(self) -> None:
         """Wake the overseer."""
         if os.getpid() == self.pid:
-            try:
+            # Full: it is awake. Closed by the body: it looks once in each interval.
+            with contextlib.suppress(OSError):
                 os.write(self._news[1], b"\0")
-            except BlockingIOError:
-                return  # full: it is awake
 
     # -- a thread ----------------------------------------------------------------
 
@@ -165,8 +164,10 @@ class Crew(BelledSpirit):
         poll.register(self._presence, select.POLLIN)
         while not all(seat.gone for seat in self._seats):
             pause = self._oversee(settings.heartbeat_timeout)
-            for fd, _ in poll.poll(milliseconds(pause)):
-                if fd == self._presence:
+            for fd, what in poll.poll(milliseconds(pause)):
+                if what & select.POLLNVAL:
+                    poll.unregister(fd)
+                elif fd == self._presence:
                     poll.unregister(fd)
                     self._orphaned()
                 else:

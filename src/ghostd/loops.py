@@ -8,6 +8,7 @@ sees a hung spirit. Nothing here imports a loop; `aio` and `trios` do.
 
 from __future__ import annotations
 
+import os
 from _thread import get_ident
 from collections.abc import Coroutine, Generator
 from time import monotonic
@@ -72,13 +73,14 @@ def cleanup_time(graceful: float) -> float:
 class LoopSpirit(BelledSpirit):
     """A spirit whose body runs on a loop, in the main thread."""
 
-    __slots__ = ("_log", "lag")
+    __slots__ = ("_beat_at", "_log", "lag")
 
     _log: Log
 
     def _prepare(self) -> None:
         super()._prepare()
         self.lag: float = 0.0
+        self._beat_at: float | None = None
 
     def run(
         self, body: Coroutine[Any, Any, object], settings: PoolSettings, log: Log
@@ -87,14 +89,24 @@ class LoopSpirit(BelledSpirit):
         raise NotImplementedError
 
     def beat(self, finished: bool) -> bool:
-        """Send the beat that is due; from another thread only the farewell."""
-        if get_ident() == self._thread:
-            return super().beat(finished)
-        # A thread beside the loop must not vouch for it.
+        """
+        Send the first beat, or the farewell; all the others come from `_look`.
+
+        Neither a thread beside the loop may vouch for it, nor a body that ticks on and
+        on without letting the loop run.
+        """
+        if get_ident() == self._thread and self._beat_at is None:
+            self.due = float("inf")
+            self._send(monotonic())
         if finished and self.ok:
             self.leave()
             self._far_end.farewell(monotonic())
         return self.ok
+
+    def _send(self, now: float) -> None:
+        self._beat_at = now + self._interval
+        if os.getpid() == self.pid and not self._far_end.beat(now) and self.ok:
+            self._orphaned()
 
     def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Give what is to be awaited; block in another thread than the loop's."""
@@ -111,18 +123,16 @@ class LoopSpirit(BelledSpirit):
     async def _wait(self, seconds: float) -> bool:
         raise NotImplementedError
 
-    def _tick(self) -> None:
-        if monotonic() >= self.due:
-            self.beat(finished=False)
-
     def _look(self, late: float) -> float:
         """Note how many seconds late the loop is, and beat; say when to look again."""
         self.lag = max(0.0, late)
         pace = min(LOOK, self._interval)
-        if not self.due:
+        if self._beat_at is None:
             return pace  # the body has not said yet that it is ready
-        self._tick()
-        return min(pace, max(0.0, self.due - monotonic()))
+        now = monotonic()
+        if now >= self._beat_at:
+            self._send(now)
+        return min(pace, self._beat_at - now)
 
     def _cancel_in(self) -> float:
         """Say in how many seconds a body that is still running is cancelled."""

@@ -8,6 +8,7 @@ so a signal wakes it, its handler rings the bell, and the bell is read like any 
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from time import monotonic
 
 import anyio
 
@@ -61,9 +62,9 @@ class TrioSpirit(LoopSpirit):
     async def _watch_itself(self) -> None:
         pause = 0.0
         while True:
-            due = anyio.current_time() + pause
+            due = monotonic() + pause
             await anyio.sleep(pause)
-            pause = self._look(anyio.current_time() - due)
+            pause = self._look(monotonic() - due)
 
     async def _watch_bell(self) -> None:
         await anyio.wait_readable(self._bell[0])
@@ -77,7 +78,7 @@ class TrioSpirit(LoopSpirit):
         self._orphaned()
 
     async def _wait(self, seconds: float) -> bool:
-        self._tick()
+        self.beat(finished=False)
         await anyio.lowlevel.checkpoint()
         if self.ok:
             with anyio.move_on_after(seconds):
