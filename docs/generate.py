@@ -413,7 +413,7 @@ def log_events() -> list[tuple[str, str, str, str]]:
         if "testing" in path.parts:
             continue
         for scope in ast.walk(ast.parse(path.read_text())):
-            if isinstance(scope, ast.FunctionDef):
+            if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
                 for call in ast.walk(scope):
                     if isinstance(call, ast.Call) and scope.name != "_say":
                         found.update(logged(call, scope))

@@ -323,6 +323,16 @@ def test_11_clients_that_say_nothing_hold_nobody_up() -> None:
             assert lines.read() == b""
 
 
+def test_13_the_same_as_an_asynchronous_body() -> None:
+    with example("13_async.py") as d:
+        d.start()
+        d.wait_for_line("Timer!", times=4)
+        d.wait_for_line("6/10, late by 0.", times=4)
+        d.stop()
+
+        assert len(d.log_lines("Finish the loop")) == 4
+
+
 def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
     began = time.monotonic()
     done = subprocess.run(

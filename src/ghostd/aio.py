@@ -140,10 +140,11 @@ class AioSpirit(LoopSpirit):
         words = [str(context.get("message", "Unhandled trouble in the loop"))]
         words += [describe(error)] if isinstance(error, BaseException) else []
         words += [repr(context[key]) for key in ("task", "handle") if key in context]
+        trouble = ": ".join(words)
         self._log.error(
             "Spirit %d: %s",
             self.pid,
-            ": ".join(words),
+            trouble,
             exc_info=error,
             extra={"event": "spirit.loop_failed"},
         )
@@ -175,12 +176,13 @@ class AioSpirit(LoopSpirit):
                     self._loop, {"message": message, "exception": error, "task": task}
                 )
         if pending:
+            names = ", ".join(sorted(task.get_name() for task in pending))
             self._log.warning(
                 "Spirit %d leaves %d tasks behind that %s: %s",
                 self.pid,
                 len(pending),
                 words,
-                ", ".join(sorted(task.get_name() for task in pending)),
+                names,
                 extra={"event": "spirit.tasks_left"},
             )
 

@@ -236,12 +236,12 @@ class Crew(BelledSpirit):
             frame = sys._current_frames().get(seat.ident)  # noqa: SLF001 - documented
             import traceback  # loaded already, by the log
 
-            story = "".join(traceback.format_stack(frame)) if frame else ""
+            story = "".join(traceback.format_stack(frame)) if frame else "unknown"
             self._log.warning(
-                "Spirit %d: thread %s has not ticked for %.1f seconds; it is at\n%s",
+                "Spirit %d: thread %s has not ticked for %.1f seconds, it is at: %s",
                 self.pid,
                 seat.name,
                 now - at,
-                story.rstrip(),
+                "\n" + story.rstrip(),
                 extra={"event": "spirit.thread_late", "seat": seat.name},
             )

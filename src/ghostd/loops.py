@@ -96,7 +96,7 @@ class LoopSpirit(BelledSpirit):
         on without letting the loop run.
         """
         if get_ident() == self._thread and self._beat_at is None:
-            self.due = float("inf")
+            self.due: float = float("inf")
             self._send(monotonic())
         if finished and self.ok:
             self.leave()

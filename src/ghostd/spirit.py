@@ -24,6 +24,10 @@ from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
 from ghostd.unix.poller import milliseconds
 
+# gevent puts a poll() of its own into the module, which lets others run: that is right
+# in a wait, and impossible between two instructions, where a signal strikes.
+_poll = select.poll
+
 if TYPE_CHECKING:
     from ghostd.logs import Log
 
@@ -183,7 +187,7 @@ class Spirit:
         """Be asked to leave: by the manager, or by the kernel because it is gone."""
         self.leave()
         # A dying manager's pipe hangs up a moment before it stops being our parent.
-        poll = select.poll()
+        poll = _poll()
         poll.register(self._presence, select.POLLIN)
         if poll.poll(0) or os.getppid() != self._manager:
             self._orphaned()

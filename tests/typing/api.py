@@ -45,6 +45,34 @@ def body(ghost: Prefork) -> None:
     assert_type(ghost.tick(finished=True), bool)
 
 
+class Asynchronous(Prefork):
+    """A body whose waits are awaited."""
+
+    async def spirit(self) -> None:
+        self.ready()
+        async for turn in self.ticks(every=0.5):
+            assert_type(turn, int)
+            assert_type(await self.wait(1), bool)
+            if self.draining:
+                break
+        await self.draining
+        assert_type(self.lag, float)
+
+
+async def asynchronous(ghost: Prefork) -> None:
+    """Be an asynchronous body that is given as a keyword."""
+    while await ghost.wait(1):
+        pass
+
+
+class Waiting(Prefork):
+    """A plain body that makes something of what a wait gives."""
+
+    def spirit(self) -> bool:
+        going: bool = self.wait(1)
+        return going and not self.draining
+
+
 class Plain(Ghost):
     """A plain daemon whose exit code is its own."""
 
@@ -66,4 +94,5 @@ assert_type(counter.pid, int)
 assert_type(counter.status(), int)
 assert_type(counter.ctrl("reload", "USR2"), int)
 assert_type(ghostd.AlreadyRunning("x", 7).pid, int)
+assert_type(Prefork(spirit=asynchronous, loop="uvloop").lag, float)
 sys.exit(Prefork(spirit=body, workers=2).ctrl() or Plain().ctrl("run"))
