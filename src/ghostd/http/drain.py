@@ -287,16 +287,22 @@ class Drain:
     Args:
         state: theirs.
         coming: protocols of connections that are accepted and not made yet.
+        busy: gives the number of other things that are to be waited for.
         patience: seconds that an idle connection is kept open.
     """
 
     def __init__(
-        self, state: State, coming: weakref.WeakSet[Any], patience: float
+        self,
+        state: State,
+        coming: weakref.WeakSet[Any],
+        busy: Callable[[], int],
+        patience: float,
     ) -> None:
         """Turn every connection into a leaving one; also those that still come."""
         self._loop = asyncio.get_running_loop()
         self._state = state
         self._coming = coming
+        self._busy = busy
         self._idle_until = self._loop.time() + patience
         self._told: weakref.WeakSet[Any] = weakref.WeakSet()
         state.connections.joined = self._joined
@@ -304,6 +310,7 @@ class Drain:
             self._joined(connection)
 
     def _joined(self, connection: Any) -> None:
+        self._coming.discard(connection)
         # A new one has no transport before it is added; a turn later it has.
         if connection.transport is None:
             self._loop.call_soon(self._turn_to_leave, connection)
@@ -347,7 +354,7 @@ class Drain:
 
     def _is_over(self) -> bool:
         state = self._state
-        return not (state.connections or state.tasks or self._coming)
+        return not (state.connections or state.tasks or self._coming or self._busy())
 
     def _look(self) -> None:
         """Close those for whom it is time."""

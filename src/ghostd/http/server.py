@@ -8,6 +8,7 @@ how it leaves in `drain`.
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from ghostd import settings
 from ghostd.errors import SettingsError
@@ -17,7 +18,7 @@ from ghostd.prefork import Prefork
 from ghostd.typed import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    import uvicorn
+    from ghostd.http.serving import Loaded
 
 _FILES = ("app_dir", "certfile", "keyfile", "ca_certs")
 
@@ -42,12 +43,17 @@ class HttpServer(Prefork):
         if given.get("app") is None:
             raise SettingsError("app is missing: 'module:attribute', or a callable")
         given.setdefault("app_dir", HttpSettings.app_dir)
+        # Absolute now: the daemon changes its folder, and must still find them.
         for name in _FILES:
             if name in given:
                 given[name] = os.path.abspath(given[name])
         self.http_settings: HttpSettings = HttpSettings(**given)
-        self._config: uvicorn.Config | None = None
-        super()._construct(keywords)
+        self._loaded: Loaded | None = None
+        loop = keywords.get("loop") or _best_loop()
+        if loop == "trio":
+            raise settings.refuse("loop", loop, "asyncio, uvloop: uvicorn runs on them")
+        # The pool's threads run bodies; here there is one, and it is asynchronous.
+        super()._construct({**keywords, "loop": loop, "threads": None})
 
     def load(self) -> None:
         """
@@ -65,26 +71,52 @@ class HttpServer(Prefork):
         elif chosen.factory:
             app = app()
         serving.route_logs(self.log, self.loglevel, access=chosen.access_log)
-        self._config = serving.configure(app, chosen, self.pool_settings.threads)
+        self._loaded = serving.Loaded(app, chosen, self.log)
 
-    def spirit(self) -> None:
+    async def spirit(self) -> None:
         """Serve until it is time to go."""
-        from ghostd.http import runner
         from ghostd.http.serving import Serving
+        from ghostd.loops import cleanup_time
 
-        if self._config is None:
+        if self._loaded is None:
             self.load()
-        if self._config is None:
-            raise ApplicationError("load() was overridden, and did not call super()")
+        if self._loaded is None:
+            raise ApplicationError("load() is overridden and does not call super()")
+        pool = self.pool_settings
         serving = Serving(
-            self._config,
+            self._loaded,
             self.http_settings,
             self.sockets.values(),
-            backlog=self.pool_settings.backlog,
-            jitter=self.pool_settings.jitter,
-            tired=self._tired,
+            _Body(self),
+            self.log,
+            backlog=pool.backlog,
+            jitter=pool.jitter,
+            interval=pool.heartbeat_interval,
+            cleanup=cleanup_time(pool.graceful_timeout),
         )
-        runner.run(self, serving)
+        await serving.run()
 
-    def _tired(self, why: str) -> None:
-        self.log.info("Spirit %d wants to be replaced: %s", self.pid, why)
+
+class _Body:
+    """The spirit as `serving` sees it."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+
+    def ready(self) -> None:
+        self._server.ready()
+
+    async def drained(self) -> None:
+        await self._server.draining
+
+    def tired(self, why: str) -> None:
+        self._server.log.info("Spirit %d wants to be replaced: %s", os.getpid(), why)
+
+    def be_silent(self, silent: bool) -> None:
+        self._server._spirit.due = float("inf") if silent else monotonic()
+
+
+def _best_loop() -> str:
+    from importlib.util import find_spec
+
+    return "asyncio" if find_spec("uvloop") is None else "uvloop"

@@ -16,26 +16,50 @@ import random
 import socket
 import ssl
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Coroutine, Iterable
+from time import monotonic
 
 import uvicorn
 
-from ghostd.http.application import ApplicationError, interface_of
+from ghostd.http.application import ApplicationError, interface_of, where
 from ghostd.http.drain import Drain, State
 from ghostd.http.settings import HttpSettings
+from ghostd.http.wsgi import Bridge, Errors, Threads
 from ghostd.logs import ForeignLog, Log
 from ghostd.settings import LEVELS
-from ghostd.typed import Any
+from ghostd.typed import Any, Protocol
 
 NOT_YET = 503
 """What a probe is answered with by an application that is still getting ready."""
 
 FAILED = 500
+LONGEST_PAUSE = 1.0
+
 _CERTIFICATES = {
     "none": ssl.CERT_NONE,
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
+_CHATTER = ("Waiting for application", "Application ", "ASGI 'lifespan'")
+
+
+class Body(Protocol):
+    """What a server wants of the spirit that it runs in."""
+
+    def ready(self) -> None:
+        """Say that clients are served."""
+
+    def drained(self) -> Coroutine[Any, Any, object]:
+        """Wait until it is time to leave."""
+
+    def tired(self, why: str) -> None:
+        """Ask to be replaced."""
+
+    def be_silent(self, silent: bool) -> None:
+        """Send no beats, or send them again."""
+
+
+# -- logs ----------------------------------------------------------------------
 
 
 class Relay(logging.Handler):
@@ -50,15 +74,17 @@ class Relay(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         if isinstance(record.msg, str):
+            if record.msg.startswith(_CHATTER):
+                record.levelno = logging.DEBUG
             record.msg = record.msg.rstrip("\n")
         if not self._is_foreign:
-            self._log.logger.handle(record)
+            if self._log.logger.isEnabledFor(record.levelno):
+                self._log.logger.handle(record)
             return
         names = [name for name, number in LEVELS.items() if number <= record.levelno]
+        error = record.exc_info[1] if record.exc_info else None
         self._log.log(
-            names[-1] if names else "trace",
-            record.getMessage(),
-            exc_info=record.exc_info,
+            names[-1] if names else "trace", record.getMessage(), exc_info=error
         )
 
 
@@ -97,22 +123,46 @@ def route_logs(log: Log, level: str, *, access: bool) -> None:
     logging.getLogger("uvicorn.access").propagate = access
 
 
-def configure(app: Any, settings: HttpSettings, threads: int) -> uvicorn.Config:
+# -- configuration -------------------------------------------------------------
+
+
+class Loaded:
     """
-    Make uvicorn's configuration, and load what it needs.
+    An application, and all that is needed to serve it: what a mold can share.
+
+    Args:
+        app: the application.
+        settings: of the server.
+        log: where lines go.
+
+    Attributes:
+        config: uvicorn's configuration, loaded.
+        threads: those that run an application for WSGI; else None.
 
     Raises:
         ApplicationError: the application is of no known kind, or a file of TLS cannot
             be used.
     """
-    interface = settings.interface
-    if interface == "auto":
-        interface = interface_of(app)
-    if interface == "wsgi":
-        from a2wsgi import WSGIMiddleware
 
-        app = WSGIMiddleware(app, workers=threads)
-    wsgi = interface == "wsgi"
+    def __init__(self, app: Any, settings: HttpSettings, log: Log) -> None:
+        """Look at the application, and load what speaks for it."""
+        kind = settings.interface
+        if kind == "auto":
+            kind = interface_of(app)
+        self.threads: Threads | None = None
+        if kind == "wsgi":
+            self.threads = Threads(settings.threads, log.error)
+            app = Bridge(app, self.threads, Errors(log.error))
+        self.config: uvicorn.Config = _configure(app, settings, wsgi=kind == "wsgi")
+        try:
+            self.config.load()
+        except (OSError, ssl.SSLError) as error:
+            if not self.config.is_ssl:
+                raise
+            raise ApplicationError(f"TLS cannot be used: {error}") from error
+
+
+def _configure(app: Any, settings: HttpSettings, *, wsgi: bool) -> uvicorn.Config:
     options: dict[str, Any] = {
         "access_log": settings.access_log,
         "date_header": settings.date_header,
@@ -141,14 +191,10 @@ def configure(app: Any, settings: HttpSettings, threads: int) -> uvicorn.Config:
     }
     if settings.ciphers is not None:
         options["ssl_ciphers"] = settings.ciphers
-    config = uvicorn.Config(app, **options)
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        if not config.is_ssl:
-            raise
-        raise ApplicationError(f"TLS cannot be used: {error}") from error
-    return config
+    return uvicorn.Config(app, **options)
+
+
+# -- the life of a server ------------------------------------------------------
 
 
 class Serving:
@@ -156,74 +202,88 @@ class Serving:
     One spirit's life as a server.
 
     Args:
-        config: what `configure` made.
+        loaded: what to serve.
         settings: of the server.
         sockets: where to listen.
-        backlog: connections that may wait on each.
+        body: the spirit.
+        log: where lines go.
+        backlog: connections that may wait on each socket.
         jitter: by which share *max_requests* is lowered at most.
-        tired: called when this spirit should be replaced.
+        interval: seconds between two beats.
+        cleanup: seconds that are left when `run` is cancelled.
     """
 
     def __init__(  # noqa: PLR0913 - each is one neighbour
         self,
-        config: uvicorn.Config,
+        loaded: Loaded,
         settings: HttpSettings,
         sockets: Iterable[socket.socket],
+        body: Body,
+        log: Log,
         *,
         backlog: int,
         jitter: float,
-        tired: Callable[[str], object],
+        interval: float,
+        cleanup: float,
     ) -> None:
         """Prepare; `run` does everything."""
-        self._config = config
+        self._config = loaded.config
+        self._threads = loaded.threads
         self._settings = settings
         self._sockets = list(sockets)
+        self._body = body
+        self._log = log
         self._backlog = backlog
-        self._log = logging.getLogger("uvicorn.error")
+        self._interval = interval
+        self._cleanup = cleanup
         limit = settings.max_requests
         if limit is not None:
             limit = max(1, limit - int(limit * jitter * random.random()))  # noqa: S311 - no secret
         self.state: State = State(
-            config.encoded_headers, date=config.date_header, limit=limit, tired=tired
+            self._config.encoded_headers,
+            date=self._config.date_header,
+            limit=limit,
+            tired=body.tired,
         )
         self._coming: weakref.WeakSet[Any] = weakref.WeakSet()
         self._servers: list[asyncio.AbstractServer] = []
 
-    async def run(
-        self,
-        ready: Callable[[], object],
-        draining: Awaitable[object],
-        cleanup: float,
-    ) -> None:
+    async def run(self) -> None:
         """
-        Start the application, serve until *draining* is over, drain, shut down.
+        Start the application, serve until it is time to leave, drain, shut down.
 
         Cancel it when there is no more time: what is left is cut off then.
-
-        Args:
-            ready: called when clients are served.
-            draining: what to wait for until the spirit is to leave.
-            cleanup: seconds that are left after it is cancelled.
 
         Raises:
             ApplicationError: the application does not come up.
         """
-        lifespan = self._config.lifespan_class(self._config)
-        await self._start(lifespan)
+        leaving = asyncio.ensure_future(self._body.drained())
+        coming = asyncio.create_task(self._start(), name="start-up")
+        # Nothing is in progress yet, so a start that waits for something may be left.
+        await asyncio.wait((leaving, coming), return_when=asyncio.FIRST_COMPLETED)
+        if not coming.done():
+            coming.cancel()
+            return
+        lifespan = coming.result()
         try:
             if self._settings.probe:
                 await self._probe(self._settings.probe, lifespan.state)
             await self._listen(lifespan.state)
-            ready()
-            await draining
-            await self._drain(lifespan.state, cleanup / 2)
-        finally:
+            self._body.ready()
+            await self._serve(leaving)
+        except BaseException:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(cleanup / 2):
+                async with asyncio.timeout(self._cleanup / 2):
                     await lifespan.shutdown()
+            raise
+        in_time = await self._drain(lifespan.state)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if in_time else self._cleanup / 2):
+                await lifespan.shutdown()
 
-    async def _start(self, lifespan: Any) -> None:
-        """Run the start-up of the application."""
+    async def _start(self) -> Any:
+        """Run the start-up of the application; give its lifespan."""
+        lifespan = self._config.lifespan_class(self._config)
         logger = logging.getLogger("uvicorn.error")
         ears = _Overhearing()
         logger.addHandler(ears)
@@ -236,7 +296,7 @@ class Serving:
         if not lifespan.should_exit:
             for record in ears.records:
                 logger.handle(record)
-            return
+            return lifespan
         said = ears.story()
         why = said.splitlines()[-1] if said else "it did not say why"
         error = ApplicationError(f"the application did not start: {why}")
@@ -244,41 +304,78 @@ class Serving:
             error.add_note(said)
         raise error
 
-    async def _drain(self, state: dict[str, Any], cleanup: float) -> None:
-        await self._stop_accepting(state)
-        self._log.info("Spirit %d is draining", os.getpid())
-        drain = Drain(self.state, self._coming, self._settings.keepalive_drain)
+    async def _serve(self, leaving: asyncio.Future[object]) -> None:
+        """Wait until it is time to leave; say nothing while the threads are stuck."""
+        if self._threads is None:
+            await leaving
+            return
+        stuck = told = False
+        while not (await asyncio.wait((leaving,), timeout=self._interval))[0]:
+            was, stuck = stuck, self._threads.is_stuck(monotonic() - self._interval)
+            if stuck != was:
+                self._body.be_silent(stuck)
+            elif stuck and not told:
+                told = True
+                self._log.warning(
+                    "Spirit %d: all threads are busy, and none gets anywhere\n%s",
+                    os.getpid(),
+                    self._threads.where(),
+                    extra={"event": "spirit.threads_stuck"},
+                )
+        self._body.be_silent(False)
+
+    async def _drain(self, state: dict[str, Any]) -> bool:
+        """Answer what is there and what is on its way; tell whether it was in time."""
+        busy = (lambda: 0) if self._threads is None else (lambda: self._busy_threads)
+        drain = Drain(self.state, self._coming, busy, self._settings.keepalive_drain)
+        self._log.info(
+            "Spirit %d drains %d connections",
+            os.getpid(),
+            len(self.state.connections),
+            extra={"event": "spirit.draining"},
+        )
         try:
+            await self._stop_accepting(state)
             await drain.run()
         except asyncio.CancelledError:
             # Not passed on: the spirit ends, and in good order.
-            if number := await drain.cut(cleanup):
+            if number := await drain.cut(self._cleanup / 2):
                 self._log.warning(
-                    "%d request%s cut off: there was no more time",
+                    "Spirit %d had no more time: %d requests were cut off",
+                    os.getpid(),
                     number,
-                    " was" if number == 1 else "s were",
+                    extra={"event": "request.cut"},
                 )
+            return False
+        return True
+
+    @property
+    def _busy_threads(self) -> int:
+        return 0 if self._threads is None else self._threads.busy
+
+    # -- the probe -------------------------------------------------------------
 
     async def _probe(self, path: str, state: dict[str, Any]) -> None:
-        """Ask the application until it is ready."""
+        """Ask the application until it is ready; `boot_timeout` ends that."""
         pause = 0.05
         while (status := await self._ask(path, state)) == NOT_YET:
             await asyncio.sleep(pause)
-            pause = min(1.0, 2 * pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
         if status >= FAILED:
             raise ApplicationError(f"the probe {path} was answered with {status}")
 
     async def _ask(self, path: str, state: dict[str, Any]) -> int:
         route, _, query = path.partition("?")
-        scope = {
+        root = self._config.root_path
+        scope: Any = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": "GET",
             "scheme": "https" if self._config.is_ssl else "http",
-            "root_path": self._config.root_path,
-            "path": self._config.root_path + route,
-            "raw_path": (self._config.root_path + route).encode(),
+            "root_path": root,
+            "path": root + route,
+            "raw_path": (root + route).encode(),
             "query_string": query.encode(),
             "headers": [(b"host", b"localhost"), (b"user-agent", b"ghostd")],
             "client": ("127.0.0.1", 0),
@@ -288,9 +385,9 @@ class Serving:
         status = 0
         asked = False
 
-        async def receive() -> dict[str, Any]:
+        async def receive() -> Any:
             nonlocal asked
-            if asked:
+            if asked:  # nobody leaves before the answer
                 await asyncio.Event().wait()
             asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -302,22 +399,26 @@ class Serving:
         try:
             await self._config.loaded_app(scope, receive, send)
         except Exception as error:
-            raise ApplicationError(f"the probe {path} failed: {error}") from error
+            raise ApplicationError(
+                f"the probe {path} failed: {where(error)}"
+            ) from error
         return status or FAILED
 
     # -- sockets ---------------------------------------------------------------
 
     def _protocol(self, state: dict[str, Any]) -> asyncio.Protocol:
-        protocol: Any = self._config.http_protocol_class
-        made: asyncio.Protocol = protocol(
+        kind: Any = self._config.http_protocol_class
+        protocol: asyncio.Protocol = kind(
             config=self._config, server_state=self.state, app_state=state
         )
-        self._coming.add(made)
-        return made
+        self._coming.add(protocol)
+        return protocol
 
     async def _listen(self, state: dict[str, Any]) -> None:
-        loop = asyncio.get_running_loop()
+        if self._threads is not None:
+            self._threads.start()
         self.state.connections.joined = self._coming.discard
+        loop = asyncio.get_running_loop()
         for sock in self._sockets:
             # A copy: the original is needed once more when the server is closed.
             server = await loop.create_server(
@@ -329,10 +430,10 @@ class Serving:
             self._servers.append(server)
 
     async def _stop_accepting(self, state: dict[str, Any]) -> None:
-        """Accept nobody else but those who wait already; leave the queue to others."""
-        loop = asyncio.get_running_loop()
+        """Accept those who wait already and nobody else; the queue is for others."""
         for server in self._servers:
             server.close()
+        loop = asyncio.get_running_loop()
         for sock in self._sockets:
             for _ in range(self._backlog):
                 try:

@@ -122,6 +122,7 @@ class HttpSettings(Value):
         app_dir: folder where its module is looked for first; default: the current
             one. It is made absolute at construction.
         interface: what kind of application it is: ``auto`` looks at it.
+        threads: number of threads that run an application for WSGI in each spirit.
         keepalive: seconds that an idle connection is kept open.
         keepalive_drain: seconds that an idle connection is kept open when the spirit
             is to leave, so that a request that was on its way is answered.
@@ -160,6 +161,7 @@ class HttpSettings(Value):
     factory: bool = False
     app_dir: str = "."
     interface: str = "auto"
+    threads: int = 4
     keepalive: float = 5
     keepalive_drain: float = 5
     max_requests: int | None = None
@@ -192,6 +194,7 @@ HTTP_CHECKS: dict[str, Check] = {
     "factory": a_switch,
     "app_dir": a_folder,
     "interface": one_of(*INTERFACES),
+    "threads": a_positive_count,
     "keepalive": a_duration,
     "keepalive_drain": a_duration,
     "max_requests": a_positive_count,

@@ -1,13 +1,13 @@
 """
 WSGI on an ASGI server: an application that blocks, in threads of its own.
 
-A request takes a thread when all of it has arrived, and an answer that is ready at once
-goes back in one piece: a slow client occupies no thread, and the usual request costs two
-changes of thread. A stream is handed over piece by piece, and waits when its client is
-slower than it.
+A request takes a thread when all of it has arrived, and an answer that is ready at
+once goes back in one piece: a slow client occupies no thread, and the usual request
+costs two changes of thread. A stream is handed over piece by piece, and waits when its
+client is slower than it.
 
 The loop never runs code of the application, so a slow request is no blocked loop. That
-the threads get somewhere is what `Crew.is_stuck` looks at.
+the threads get somewhere is what `Threads.is_stuck` looks at.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 class _Seat:
     """
-    One thread of a crew.
+    One of the threads.
 
     Attributes:
         busy: it runs a request.
@@ -238,7 +238,7 @@ class _Seat:
         self.progress = monotonic()
 
 
-class Crew:
+class Threads:
     """
     The threads that run an application.
 
@@ -330,14 +330,14 @@ class Bridge:
 
     Args:
         app: the application.
-        crew: the threads that run it.
+        threads: the threads that run it.
         errors: what is ``wsgi.errors``.
     """
 
-    def __init__(self, app: Any, crew: Crew, errors: Errors) -> None:
+    def __init__(self, app: Any, threads: Threads, errors: Errors) -> None:
         """Prepare what is the same in each request."""
         self._app = app
-        self._crew = crew
+        self._crew = threads
         self._names: dict[bytes, str] = {
             b"content-length": "CONTENT_LENGTH",
             b"content-type": "CONTENT_TYPE",
@@ -345,7 +345,7 @@ class Bridge:
         self._base: dict[str, Any] = {
             "wsgi.version": (1, 0),
             "wsgi.errors": errors,
-            "wsgi.multithread": len(crew._seats) > 1,
+            "wsgi.multithread": len(threads._seats) > 1,
             "wsgi.multiprocess": True,
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
@@ -480,6 +480,6 @@ class FileWrapper:
 def _in_a_file(begun: BytesIO) -> Any:
     import tempfile
 
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the request closes it
     file.write(begun.getvalue())
     return file
