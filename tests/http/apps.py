@@ -43,6 +43,7 @@ async def lifespan(receive: Any, send: Any) -> None:
         text = "Traceback (most recent call last):\nOSError: no database"
         await send({"type": "lifespan.startup.failed", "message": text})
         return
+    mark("starting")
     while (HERE / "start_waits").exists():
         await asyncio.sleep(0.005)
     await send({"type": "lifespan.startup.complete"})
@@ -128,6 +129,17 @@ def make(name: str = "made") -> Any:
     return app
 
 
+def make_badly() -> Any:
+    """Fail: a factory."""
+    return {}["size"]
+
+
+async def failing(scope: Any, _receive: Any, _send: Any) -> None:
+    """Fail in each request."""
+    if scope["type"] == "http":
+        1 / 0  # noqa: B018 - it fails
+
+
 def wsgi(environ: Any, start_response: Any) -> Any:
     """Do what the path says, the other way."""
     path = environ["PATH_INFO"]
@@ -141,14 +153,33 @@ def wsgi(environ: Any, start_response: Any) -> Any:
         return parts()
     elif path == "/echo":
         body = environ["wsgi.input"].read()
-    elif path == "/stuck":
-        time.sleep(60)
+    elif path == "/slow":
+        time.sleep(1)
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
 
 def parts() -> Any:
-    yield b"first"
-    while not (HERE / "go").exists():
-        time.sleep(0.005)
-    yield b"second"
+    try:
+        yield b"first"
+        while not (HERE / "go").exists():
+            time.sleep(0.005)
+        yield b"second"
+    finally:
+        mark("closed")
+
+
+def wsgi_failing(environ: Any, start_response: Any) -> Any:
+    """Fail in different ways."""
+    path = environ["PATH_INFO"]
+    if path == "/raise":
+        1 / 0  # noqa: B018 - it fails
+    if path == "/errors":
+        environ["wsgi.errors"].write("written to wsgi.errors\n")
+    start_response("200 OK", [("Content-Length", "4")])
+    return late() if path == "/late" else [b"good"]
+
+
+def late() -> Any:
+    yield b"good"
+    raise ValueError("after the end")

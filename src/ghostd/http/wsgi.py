@@ -382,7 +382,7 @@ class Bridge:
         if complete:
             return
         # Who reads a stream may leave in the middle of it; nobody else would notice.
-        watch = asyncio.ensure_future(receive())
+        watch = asyncio.ensure_future(_disconnect(receive))
         watch.add_done_callback(lambda _watch: call.abandon())
         try:
             while not complete:
@@ -475,6 +475,12 @@ class FileWrapper:
         if block := self._read(self._size):
             return bytes(block)
         raise StopIteration
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Wait until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _in_a_file(begun: BytesIO) -> Any:
