@@ -53,7 +53,7 @@ async def lifespan(receive: Any, send: Any) -> None:
 
 
 async def http(scope: Any, receive: Any, send: Any) -> None:
-    path = scope["path"]
+    path = scope["path"].removeprefix(scope["root_path"])
     status = 200
     body = f"{os.getpid()}\n".encode()
     if path == "/wait":

@@ -191,6 +191,11 @@ class Client:
             answer.body = self.exactly(int(answer.headers.get("content-length", "0")))
         return answer
 
+    @staticmethod
+    def now() -> float:
+        """Give the seconds of a clock."""
+        return time.monotonic()
+
     def ends(self) -> float:
         """Wait for the end, which must be one and no reset; give the seconds."""
         began = time.monotonic()

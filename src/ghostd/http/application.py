@@ -173,7 +173,7 @@ def interface_of(app: Any) -> str:
     while hasattr(inner, "func"):  # a partial
         inner = inner.func
     call = inner if inspect.isroutine(inner) else getattr(inner, "__call__", None)  # noqa: B004 - the method is wanted
-    if inspect.iscoroutinefunction(call):
+    if not inspect.isclass(inner) and inspect.iscoroutinefunction(call):
         return "asgi"
     try:
         parameters = inspect.signature(app).parameters.values()

@@ -352,13 +352,19 @@ class Drain:
             connection.transport.close()
         return len(left)
 
+    @property
+    def _is_late(self) -> bool:
+        return self._loop.time() >= self._idle_until
+
     def _is_over(self) -> bool:
         state = self._state
-        return not (state.connections or state.tasks or self._coming or self._busy())
+        # Who has not shaken hands by then has no request on its way.
+        coming = bool(self._coming) and not self._is_late
+        return not (state.connections or state.tasks or coming or self._busy())
 
     def _look(self) -> None:
         """Close those for whom it is time."""
-        late = self._loop.time() >= self._idle_until
+        late = self._is_late
         for connection in list(self._state.connections):
             if connection.transport is None:
                 continue

@@ -85,7 +85,9 @@ def some_headers(name: str, value: object) -> tuple[tuple[str, str], ...]:
         raise refuse(name, value, allowed)
     found = []
     for pair in pairs:
-        parts = pair.partition(":")[::2] if isinstance(pair, str) else tuple(pair)
+        parts = pair.split(":", 1) if isinstance(pair, str) else pair
+        if not isinstance(parts, list | tuple):
+            raise refuse(name, value, allowed)
         if len(parts) != 2 or not all(isinstance(part, str) for part in parts):  # noqa: PLR2004 - a pair
             raise refuse(name, value, allowed)
         key, text = (part.strip() for part in parts)

@@ -370,27 +370,27 @@ class Bridge:
         piece, complete = await call.pieces()
         if call.error is not None and not piece:
             raise call.error
-        await send(
-            {
-                "type": "http.response.start",
-                "status": call.status,
-                "headers": call.headers,
-            }
-        )
-        body = {"type": "http.response.body", "body": piece, "more_body": not complete}
-        await send(body)
-        if complete:
+        start = {
+            "type": "http.response.start",
+            "status": call.status,
+            "headers": call.headers,
+        }
+        await send(start)
+        if complete and call.error is None:
+            await send(_body(piece, more=False))
             return
         # Who reads a stream may leave in the middle of it; nobody else would notice.
         watch = asyncio.ensure_future(_disconnect(receive))
         watch.add_done_callback(lambda _watch: call.abandon())
         try:
             while not complete:
+                await send(_body(piece, more=True))
                 call.make_room(len(piece))
                 piece, complete = await call.pieces()
-                if complete and call.error is not None:
-                    raise call.error
-                await send({**body, "body": piece, "more_body": not complete})
+            if call.error is not None:
+                await send(_body(piece, more=True))
+                raise call.error
+            await send(_body(piece, more=False))
         finally:
             watch.cancel()
 
@@ -475,6 +475,10 @@ class FileWrapper:
         if block := self._read(self._size):
             return bytes(block)
         raise StopIteration
+
+
+def _body(piece: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": piece, "more_body": more}
 
 
 async def _disconnect(receive: Receive) -> None:
