@@ -400,7 +400,7 @@ def logged(call: ast.Call, scope: ast.AST) -> Iterator[tuple[str, str, str, str]
     words = re.sub(
         r"%[\d.]*[a-z]",
         lambda _mark: placeholder(next(values)),
-        " / ".join(constants(text, scope)),
+        " / ".join(constants(text, scope)).partition("\n")[0],
     )
     for each_event in events:
         yield each_event, level, words, ", ".join(f"`{each}`" for each in extra)

@@ -334,11 +334,12 @@ class Serving:
         """Answer what is there and what is on its way; tell whether it was in time."""
         busy = (lambda: 0) if self._threads is None else (lambda: self._busy_threads)
         drain = Drain(self.state, self._coming, busy, self._settings.keepalive_drain)
+        number = len(self.state.connections)
         self._log.info(
             "Spirit %d drains %d connections",
             os.getpid(),
-            len(self.state.connections),
-            extra={"event": "spirit.draining"},
+            number,
+            extra={"event": "spirit.draining", "connections": number},
         )
         try:
             await self._stop_accepting(factory)
@@ -350,7 +351,7 @@ class Serving:
                     "Spirit %d had no more time: %d requests were cut off",
                     os.getpid(),
                     number,
-                    extra={"event": "request.cut"},
+                    extra={"event": "request.cut", "requests": number},
                 )
             return False
         return True
