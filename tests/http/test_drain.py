@@ -147,9 +147,10 @@ def test_an_old_client_is_answered_and_left() -> None:
         client.ends()
 
 
-def test_who_waits_in_the_queue_is_answered() -> None:
+@pytest.mark.parametrize("reuseport", [False, True])
+def test_who_waits_in_the_queue_is_answered(reuseport: bool) -> None:
     """A connection that nobody had accepted when the spirit was told to leave."""
-    with serving() as d, d.client() as holds:
+    with serving(reuseport=reuseport) as d, d.client() as holds:
         holds.ask("/block")
         d.wait_for((d.folder / "in_flight").exists)
         with d.client() as waiting:

@@ -11,13 +11,16 @@ import os
 from time import monotonic
 
 from ghostd import settings
-from ghostd.errors import SettingsError
+from ghostd.errors import GhostError, SettingsError
 from ghostd.http.application import ApplicationError, find
 from ghostd.http.settings import HTTP_CHECKS, HttpSettings
 from ghostd.prefork import Prefork
 from ghostd.typed import TYPE_CHECKING, Any, ClassVar
+from ghostd.unix.addresses import Inet, parse_all
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from ghostd.http.serving import Loaded
 
 _FILES = ("app_dir", "certfile", "keyfile", "ca_certs")
@@ -54,6 +57,9 @@ class HttpServer(Prefork):
             raise settings.refuse("loop", loop, "asyncio, uvloop: uvicorn runs on them")
         # The pool's threads run bodies; here there is one, and it is asynchronous.
         super()._construct({**keywords, "loop": loop, "threads": None})
+        for address in parse_all(self.pool_settings.listen):
+            if isinstance(address, Inet) and address.udp:
+                raise settings.refuse("listen", address.text, "addresses without udp:")
 
     def load(self) -> None:
         """
@@ -86,15 +92,27 @@ class HttpServer(Prefork):
         serving = Serving(
             self._loaded,
             self.http_settings,
-            self.sockets.values(),
             _Body(self),
             self.log,
+            shared=self._streams(own=False),
+            own=self._streams(own=True),
             backlog=pool.backlog,
             jitter=pool.jitter,
             interval=pool.heartbeat_interval,
             cleanup=cleanup_time(pool.graceful_timeout),
         )
         await serving.run()
+
+    def _streams(self, *, own: bool) -> list[socket]:
+        view = self.sockets
+        return [sock for name, sock in view.items() if view.is_own(name) is own]
+
+    def _check_body(self) -> None:
+        if not self.pool_settings.listen:
+            error = GhostError(f"{self.name} has nothing to listen on")
+            error.add_note("Give listen=['127.0.0.1:8000'], for example.")
+            raise error
+        super()._check_body()
 
 
 class _Body:
@@ -113,7 +131,7 @@ class _Body:
         self._server.log.info("Spirit %d wants to be replaced: %s", os.getpid(), why)
 
     def be_silent(self, silent: bool) -> None:
-        self._server._spirit.due = float("inf") if silent else monotonic()
+        self._server._daemon.spirit.due = float("inf") if silent else monotonic()
 
 
 def _best_loop() -> str:

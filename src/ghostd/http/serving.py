@@ -36,6 +36,9 @@ NOT_YET = 503
 FAILED = 500
 LONGEST_PAUSE = 1.0
 
+LEFTOVERS = 0.5
+"""Seconds in which a connection to a queue of our own is complete."""
+
 TURNS = 10
 """Turns of a loop after which what it has accepted is a connection; it takes four."""
 
@@ -209,7 +212,8 @@ class Serving:
     Args:
         loaded: what to serve.
         settings: of the server.
-        sockets: where to listen.
+        shared: sockets from which other spirits accept, too.
+        own: those at which clients wait for this one alone.
         body: the spirit.
         log: where lines go.
         backlog: connections that may wait on each socket.
@@ -222,10 +226,11 @@ class Serving:
         self,
         loaded: Loaded,
         settings: HttpSettings,
-        sockets: Iterable[socket.socket],
         body: Body,
         log: Log,
         *,
+        shared: Iterable[socket.socket],
+        own: Iterable[socket.socket],
         backlog: int,
         jitter: float,
         interval: float,
@@ -235,7 +240,8 @@ class Serving:
         self._config = loaded.config
         self._threads = loaded.threads
         self._settings = settings
-        self._sockets = list(sockets)
+        self._shared = list(shared)
+        self._own = list(own)
         self._body = body
         self._log = log
         self._backlog = backlog
@@ -251,7 +257,7 @@ class Serving:
             tired=body.tired,
         )
         self._coming: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
 
     async def run(self) -> None:
         """
@@ -342,7 +348,12 @@ class Serving:
             extra={"event": "spirit.draining", "connections": number},
         )
         try:
-            await self._stop_accepting(factory)
+            await self._stop_accepting(self._shared, factory)
+            if self._own:
+                # A connection that began before we were told to leave may not be
+                # complete yet, and has nobody else to go to.
+                await asyncio.sleep(LEFTOVERS)
+                await self._stop_accepting(self._own, factory)
             await drain.run()
         except asyncio.CancelledError:
             # Not passed on: the spirit ends, and in good order.
@@ -438,23 +449,24 @@ class Serving:
         if self._threads is not None:
             self._threads.start()
         loop = asyncio.get_running_loop()
-        for sock in self._sockets:
+        for sock in (*self._shared, *self._own):
             if sock.family != socket.AF_UNIX:
                 # Inherited by each connection. asyncio does so itself only where the
                 # socket knows its protocol's number, and 40 ms a request are at stake.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A copy: the original is needed once more when the server is closed.
-            server = await loop.create_server(
+            self._servers[sock] = await loop.create_server(
                 factory, sock=sock.dup(), ssl=self._config.ssl, backlog=self._backlog
             )
-            self._servers.append(server)
 
-    async def _stop_accepting(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        """Accept those who wait already and nobody else; the queue is for others."""
-        for server in self._servers:
-            server.close()
+    async def _stop_accepting(
+        self, sockets: list[socket.socket], factory: Callable[[], asyncio.Protocol]
+    ) -> None:
+        """Accept those who wait already, whom nobody may be left to serve, and no more."""
+        for sock in sockets:
+            self._servers[sock].close()
         loop = asyncio.get_running_loop()
-        for sock in self._sockets:
+        for sock in sockets:
             for _ in range(self._backlog):
                 try:
                     client, _address = sock.accept()
