@@ -461,8 +461,11 @@ class Prefork(Ghost):
     def _become(self, spirit: Spirit) -> None:
         if self._daemon.sockets is not None:
             self._daemon.sockets.take(spirit.slot)
-        self._spirit = self._daemon.spirit = spirit
+        self._be(spirit)
         self._manager = None
+
+    def _be(self, spirit: Spirit) -> None:
+        self._spirit = self._daemon.spirit = spirit
 
     def _embody(self) -> object:
         """Run the body, whatever its kind, in the spirit that is of the same kind."""
@@ -471,12 +474,12 @@ class Prefork(Ghost):
             from ghostd.crew import Crew
 
             crew = Crew.instead_of(spirit)
-            self._become(crew)
+            self._be(crew)
             return crew.run(self.spirit, settings, self.log)
         result = self.spirit()
         if isinstance(spirit, Spirit) and isinstance(result, Coroutine):
             looped = _kind_for(settings.loop).instead_of(spirit)
-            self._become(looped)
+            self._be(looped)
             return looped.run(result, settings, self.log)
         return result
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ghostd import GhostError, SettingsError
+from ghostd import SettingsError
 from ghostd.http import ApplicationError, HttpServer, HttpSettings
 from ghostd.http.application import Name, find, interface_of, parse
 from ghostd.http.settings import HTTP_CHECKS
@@ -206,11 +206,12 @@ def test_a_server_needs_an_application_and_no_trio() -> None:
         HttpServer(apps="a:b")
 
 
-def test_a_server_listens_on_streams() -> None:
+def test_a_server_listens_on_streams(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SettingsError, match="listen is 'udp::53'"):
         HttpServer(app="a:b", listen=["udp::53"])
-    with pytest.raises(GhostError, match="nothing to listen on"):
-        HttpServer(app="a:b")._check_body()
+
+    assert HttpServer(app="a:b").run() == 1
+    assert "nothing to listen on" in capsys.readouterr().err
 
 
 def test_threads_are_for_the_application_and_not_for_the_body() -> None:

@@ -462,7 +462,7 @@ class Serving:
     async def _stop_accepting(
         self, sockets: list[socket.socket], factory: Callable[[], asyncio.Protocol]
     ) -> None:
-        """Accept those who wait already, whom nobody may be left to serve, and no more."""
+        """Accept those who wait already, and nobody else."""
         for sock in sockets:
             self._servers[sock].close()
         loop = asyncio.get_running_loop()
