@@ -53,7 +53,7 @@ class AioSpirit(LoopSpirit):
         asyncio.set_event_loop(loop)
         loop.set_exception_handler(self._complain)
         self._listen()
-        self._task = loop.create_task(self._main(body), name="spirit")
+        self._task = loop.create_task(body, name="spirit")
         loop.call_soon(self._look_again, monotonic())
         try:
             return loop.run_until_complete(self._task)
@@ -63,10 +63,6 @@ class AioSpirit(LoopSpirit):
             return None
         finally:
             loop.run_until_complete(self._clean_up())
-
-    @staticmethod
-    async def _main(body: Coroutine[Any, Any, object]) -> object:
-        return await body
 
     def _listen(self) -> None:
         """Have a QUIT, from wherever it comes, wake the loop."""
@@ -150,22 +146,22 @@ class AioSpirit(LoopSpirit):
         )
 
     async def _clean_up(self) -> None:
-        """Cancel what the body left behind, for a bounded time."""
-        patience = cleanup_time(self._graceful)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        """End what the body left behind: tasks first, then what they may need."""
+        patience = cleanup_time(self._graceful) / 2
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await self._finish("do not end", left, patience)
-        closing = [
-            asyncio.ensure_future(step)
-            for step in (
-                self._loop.shutdown_asyncgens(),
-                self._loop.shutdown_default_executor(),
-            )
-        ]
-        await self._finish("are not shut down", closing, patience)
+        await self._finish(tasks, patience)
+        closing = {
+            "asynchronous generators": self._loop.shutdown_asyncgens(),
+            "work in the executor": self._loop.shutdown_default_executor(),
+        }
+        await self._finish(
+            {self._loop.create_task(step, name=name) for name, step in closing.items()},
+            patience,
+        )
 
-    async def _finish(self, words: str, tasks: Any, patience: float) -> None:
+    async def _finish(self, tasks: set[asyncio.Task[Any]], patience: float) -> None:
         if not tasks:
             return
         done, pending = await asyncio.wait(tasks, timeout=patience)
@@ -178,10 +174,8 @@ class AioSpirit(LoopSpirit):
         if pending:
             names = ", ".join(sorted(task.get_name() for task in pending))
             self._log.warning(
-                "Spirit %d leaves %d tasks behind that %s: %s",
+                "Spirit %d leaves behind what does not end: %s",
                 self.pid,
-                len(pending),
-                words,
                 names,
                 extra={"event": "spirit.tasks_left"},
             )

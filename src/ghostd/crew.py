@@ -93,14 +93,15 @@ class Crew(BelledSpirit):
     def beat(self, finished: bool) -> bool:
         """Note that the calling thread gets around; strangers vouch for nobody."""
         seat = self._sitting.get(get_ident())
-        if seat is not None:
-            first = seat.at is None
-            seat.at = monotonic()
-            if finished:
-                seat.finished = True
-            if first or finished:
-                self._tell()
-        return self.ok
+        if seat is None:
+            return self._going
+        first = seat.at is None
+        seat.at = monotonic()
+        if finished:
+            seat.finished = True
+        if first or finished:
+            self._tell()
+        return self._going and not seat.finished
 
     def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Sleep at most so long; it counts as progress. A QUIT ends it."""

@@ -175,13 +175,12 @@ class Awaiting(Coroutine[Any, Any, bool]):
     def throw(
         self,
         kind: Any,
-        value: BaseException | object = None,
-        trace: TracebackType | None = None,
+        value: Any = None,
+        trace: TracebackType | None = None,  # noqa: ARG002 - see below
     ) -> Any:
         """Go on with an exception."""
-        if value is None and trace is None:
-            return self._inner.throw(kind)
-        return self._inner.throw(kind, value, trace)
+        # The exception is what has remained of the three since Python 3.12.
+        return self._inner.throw(kind if value is None else value)
 
     def close(self) -> None:
         """End it."""

@@ -59,8 +59,10 @@ def test_a_wait_can_be_driven_and_ended_like_a_task() -> None:
 
     wait = Awaiting(three())
     wait.send(None)
-    with pytest.raises(KeyError):
-        wait.throw(KeyError, KeyError("oh"), None)
+    given = KeyError("oh")
+    with pytest.raises(KeyError) as raised:
+        wait.throw(KeyError, given, None)
+    assert raised.value is given
 
     Awaiting(three()).close()
 
