@@ -1,7 +1,7 @@
 """
 11. A TCP server on asyncio: many clients in each spirit, and a reload loses no line.
 
-PORT=7000 python 11_asyncio_server.py start && echo hello | nc localhost 7000
+python 11_asyncio_server.py start && echo hello | nc localhost 7000
 
 One that is asked to quit accepts nobody any more, so the others do. Each of its clients
 gets the answer to what it has sent, and then the end of the connection.
@@ -9,20 +9,17 @@ gets the answer to what it has sent, and then the end of the connection.
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio import StreamReader, StreamWriter
 from contextlib import closing, suppress
 
 from ghostd import Prefork
 
+LISTEN = os.environ.get("LISTEN", "127.0.0.1:7000")
 LATE = 1.0  # seconds for what is on its way when we leave: a line, or a client
 
 
 class Shout(Prefork):
-    def init(self) -> None:
-        self.sock = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
-
     async def spirit(self) -> None:
         self.leaving = asyncio.ensure_future(self.draining)
         async with asyncio.TaskGroup() as clients:
@@ -30,10 +27,14 @@ class Shout(Prefork):
             def accept(reader: StreamReader, writer: StreamWriter) -> None:
                 clients.create_task(self.serve(reader, writer))
 
-            server = await asyncio.start_server(accept, sock=self.sock)
+            (door,) = self.sockets.values()
+            door.setblocking(False)  # for all who share it, and for good
+            server = await asyncio.start_server(accept, sock=door.dup())
             self.ready()
             await self.leaving
             server.close()
+            for client in self.sockets.leftovers():
+                accept(*await asyncio.open_connection(sock=client))
             await asyncio.sleep(LATE)
 
     async def next_line(self, reader: StreamReader) -> bytes:
@@ -51,4 +52,5 @@ class Shout(Prefork):
 
 
 if __name__ == "__main__":
-    sys.exit(Shout(logfile="daemon.log", pidfile="daemon.pid").ctrl())
+    g = Shout(logfile="daemon.log", pidfile="daemon.pid", listen=[LISTEN])
+    sys.exit(g.ctrl())

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
@@ -271,7 +271,7 @@ each_line_server = pytest.mark.parametrize(
 @each_line_server
 def test_a_line_is_answered_whoever_is_replaced(name: str) -> None:
     port = free_port()
-    with example(name, PORT=port) as d:
+    with example(name, LISTEN=f"127.0.0.1:{port}") as d:
         d.start()
         old = four_spirits(d)
         d.ctrl("reload")
@@ -294,7 +294,7 @@ def held(d: Daemon) -> int:
 @each_line_server
 def test_a_line_that_was_on_its_way_is_answered_by_one_who_leaves(name: str) -> None:
     port = free_port()
-    with example(name, PORT=port) as d:
+    with example(name, LISTEN=f"127.0.0.1:{port}") as d:
         d.start()
         four_spirits(d)
         before = held(d)
@@ -312,7 +312,7 @@ def test_a_line_that_was_on_its_way_is_answered_by_one_who_leaves(name: str) -> 
 
 def test_11_clients_that_say_nothing_hold_nobody_up() -> None:
     port = free_port()
-    with example("11_asyncio_server.py", PORT=port) as d:
+    with example("11_asyncio_server.py", LISTEN=f"127.0.0.1:{port}") as d:
         d.start()
         with socket.create_connection(("127.0.0.1", int(port)), timeout=10) as client:
             lines = client.makefile("rb")
@@ -331,6 +331,53 @@ def test_13_the_same_as_an_asynchronous_body() -> None:
         d.stop()
 
         assert len(d.log_lines("Finish the loop")) == 4
+
+
+@each_line_server
+def test_who_waits_at_the_door_when_all_leave_is_answered(name: str) -> None:
+    port = free_port()
+    with ExitStack() as stack, example(name, LISTEN=f"127.0.0.1:{port}") as d:
+        d.start()
+        four_spirits(d)
+        for pid in d.spirits:
+            d.signal(signal.SIGSTOP, pid)
+        clients = [
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", int(port)), timeout=10)
+            )
+            for _ in range(20)
+        ]
+        for client in clients:
+            client.sendall(b"hello\n")
+        d.signal(signal.SIGQUIT)
+        d.wait_for_line("Stopping spirit", times=4)
+        for pid in d.spirits:
+            d.signal(signal.SIGCONT, pid)
+        answers = [client.makefile("rb").readline() for client in clients]
+        d.wait_for(lambda: not d.pid)
+
+        assert answers == [b"HELLO\n"] * 20
+
+
+def test_14_each_datagram_has_an_answer_whoever_is_replaced() -> None:
+    port = free_port()
+    with (
+        example("14_udp_server.py", LISTEN=f"udp:127.0.0.1:{port}") as d,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(10)
+        client.connect(("127.0.0.1", int(port)))
+        d.start()
+        old = four_spirits(d)
+        d.ctrl("reload")
+        number = 0
+        while old & set(d.spirits) or not number:
+            number += 1
+            client.send(b"hello %d" % number)
+            assert client.recv(100) == b"HELLO %d" % number
+        d.stop()
+
+        assert not d.log_lines("[error]")
 
 
 def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
