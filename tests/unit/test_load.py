@@ -397,13 +397,12 @@ def test_an_end_while_idle_is_no_failure(*, told_off: bool) -> None:
 
     with (
         serving(handler) as server,
-        Load(server.address, requests=10, rate=100, connections=1) as load,
+        Load(server.address, requests=5, rate=20, connections=1) as load,
     ):
         report = load.wait()
 
-    assert report.good == 10
-    assert report.closed_idle >= 9
-    assert report.opened == 10
+    assert report.good == report.opened == 5
+    assert report.closed_idle >= 4
 
 
 def test_unasked_words_while_idle_are_no_failure() -> None:
@@ -415,11 +414,11 @@ def test_unasked_words_while_idle_are_no_failure() -> None:
 
     with (
         serving(handler) as server,
-        Load(server.address, requests=10, rate=100, connections=1) as load,
+        Load(server.address, requests=5, rate=20, connections=1) as load,
     ):
         report = load.wait()
 
-    assert (report.good, report.opened) == (10, 10)
+    assert report.good == report.opened == 5
 
 
 def test_an_end_after_the_next_request_is_a_failure() -> None:

@@ -503,12 +503,15 @@ class Report:
         if self.unsent:
             parts.append(f"{self.unsent} never sent")
         times = "  ".join(
-            f"p{share:g} {1000 * self.percentile(share):.1f}"
+            f"p{share:g} {1000 * self.percentile(share):.1f} ms"
             for share in (50, 99, 99.9, 100)
         )
         done = f"{', '.join(parts)} in {self.seconds:.1f} s ({self.rate:.0f}/s)"
-        idle = f"{self.closed_idle} of them closed while idle"
-        lines = [done, f"{times} ms on {self.opened} connections, {idle}"]
+        if self.opened:
+            times += f" on {self.opened} connections"
+        if self.closed_idle:
+            times += f", {self.closed_idle} of them closed while idle"
+        lines = [done, times]
         for request in self.failed[:10]:
             at = request.begun - self.start
             lines.append(
