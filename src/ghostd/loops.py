@@ -71,15 +71,22 @@ def cleanup_time(graceful: float) -> float:
 
 
 class LoopSpirit(BelledSpirit):
-    """A spirit whose body runs on a loop, in the main thread."""
+    """
+    A spirit whose body runs on a loop, in the main thread.
 
-    __slots__ = ("_beat_at", "_log", "lag")
+    Attributes:
+        silent: it sends no beats although its loop is well, because what the loop is
+            there for is not.
+    """
+
+    __slots__ = ("_beat_at", "_log", "lag", "silent")
 
     _log: Log
 
     def _prepare(self) -> None:
         super()._prepare()
         self.lag: float = 0.0
+        self.silent: bool = False
         self._beat_at: float | None = None
 
     def run(
@@ -127,8 +134,8 @@ class LoopSpirit(BelledSpirit):
         """Note how many seconds late the loop is, and beat; say when to look again."""
         self.lag = max(0.0, late)
         pace = min(LOOK, self._interval)
-        if self._beat_at is None:
-            return pace  # the body has not said yet that it is ready
+        if self._beat_at is None or self.silent:
+            return pace  # it has not said yet that it is ready, or is not well
         now = monotonic()
         if now >= self._beat_at:
             self._send(now)

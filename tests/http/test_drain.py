@@ -161,7 +161,7 @@ def test_who_waits_in_the_queue_is_answered(reuseport: bool) -> None:
             assert waiting.answer().body == b"%d\n" % pid
 
 
-@pytest.mark.parametrize("ws", ["websockets", "websockets-sansio"])
+@pytest.mark.parametrize("ws", ["auto", "websockets"])
 def test_a_websocket_is_closed_with_1012(ws: str) -> None:
     with serving(ws=ws) as d, connect(f"ws://127.0.0.1:{d.port}/") as socket:
         socket.send("hello")

@@ -8,12 +8,12 @@ how it leaves in `drain`.
 from __future__ import annotations
 
 import os
-from time import monotonic
 
 from ghostd import settings
 from ghostd.errors import GhostError, SettingsError
 from ghostd.http.application import ApplicationError, find
 from ghostd.http.settings import HTTP_CHECKS, HttpSettings
+from ghostd.loops import LoopSpirit, cleanup_time
 from ghostd.prefork import Prefork
 from ghostd.typed import TYPE_CHECKING, Any, ClassVar
 from ghostd.unix.addresses import Inet, parse_all
@@ -77,12 +77,13 @@ class HttpServer(Prefork):
         elif chosen.factory:
             app = app()
         serving.route_logs(self.log, self.loglevel, access=chosen.access_log)
-        self._loaded = serving.Loaded(app, chosen, self.log)
+        self._loaded = serving.Loaded(
+            app, chosen, self.log, lazy=not self.pool_settings.preload
+        )
 
     async def spirit(self) -> None:
         """Serve until it is time to go."""
         from ghostd.http.serving import Serving
-        from ghostd.loops import cleanup_time
 
         if self._loaded is None:
             self.load()
@@ -131,7 +132,9 @@ class _Body:
         self._server.log.info("Spirit %d wants to be replaced: %s", os.getpid(), why)
 
     def be_silent(self, silent: bool) -> None:
-        self._server._daemon.spirit.due = float("inf") if silent else monotonic()
+        spirit = self._server._daemon.spirit
+        if isinstance(spirit, LoopSpirit):
+            spirit.silent = silent
 
 
 def _best_loop() -> str:

@@ -18,6 +18,7 @@ import ssl
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from importlib.util import find_spec
 from time import monotonic
 
 import uvicorn
@@ -142,6 +143,7 @@ class Loaded:
         app: the application.
         settings: of the server.
         log: where lines go.
+        lazy: leave for later what may never be needed.
 
     Attributes:
         config: uvicorn's configuration, loaded.
@@ -152,7 +154,9 @@ class Loaded:
             be used.
     """
 
-    def __init__(self, app: Any, settings: HttpSettings, log: Log) -> None:
+    def __init__(
+        self, app: Any, settings: HttpSettings, log: Log, *, lazy: bool
+    ) -> None:
         """Look at the application, and load what speaks for it."""
         kind = settings.interface
         if kind == "auto":
@@ -161,7 +165,9 @@ class Loaded:
         if kind == "wsgi":
             self.threads = Threads(settings.threads, log.error)
             app = Bridge(app, self.threads, Errors(log.error))
-        self.config: uvicorn.Config = _configure(app, settings, wsgi=kind == "wsgi")
+        self.config: uvicorn.Config = _configure(
+            app, settings, wsgi=kind == "wsgi", lazy=lazy
+        )
         try:
             self.config.load()
         except (OSError, ssl.SSLError) as error:
@@ -170,7 +176,13 @@ class Loaded:
             raise ApplicationError(f"TLS cannot be used: {error}") from error
 
 
-def _configure(app: Any, settings: HttpSettings, *, wsgi: bool) -> uvicorn.Config:
+def _configure(
+    app: Any, settings: HttpSettings, *, wsgi: bool, lazy: bool
+) -> uvicorn.Config:
+    # What speaks WebSocket is a fifth of all that is to be imported, and most
+    # applications never want it.
+    is_later = lazy and settings.ws == "auto" and find_spec("websockets") is not None
+    ws: Any = _websocket_later if is_later else settings.ws
     options: dict[str, Any] = {
         "access_log": settings.access_log,
         "date_header": settings.date_header,
@@ -191,7 +203,7 @@ def _configure(app: Any, settings: HttpSettings, *, wsgi: bool) -> uvicorn.Confi
         "ssl_keyfile_password": settings.keyfile_password,
         "timeout_keep_alive": settings.keepalive,
         "workers": 1,  # or it would read $WEB_CONCURRENCY
-        "ws": "none" if wsgi else settings.ws,
+        "ws": "none" if wsgi else ws,
         "ws_max_size": settings.ws_max_size,
         "ws_per_message_deflate": settings.ws_per_message_deflate,
         "ws_ping_interval": settings.ws_ping_interval or None,
@@ -200,6 +212,14 @@ def _configure(app: Any, settings: HttpSettings, *, wsgi: bool) -> uvicorn.Confi
     if settings.ciphers is not None:
         options["ssl_ciphers"] = settings.ciphers
     return uvicorn.Config(app, **options)
+
+
+def _websocket_later(**options: Any) -> Any:
+    """Load what speaks WebSocket when the first client wants it."""
+    from uvicorn.protocols.websockets import auto
+
+    kind: Any = auto.AutoWebSocketsProtocol
+    return kind(**options)
 
 
 # -- the life of a server ------------------------------------------------------
