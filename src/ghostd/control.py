@@ -32,6 +32,7 @@ class Controlled(Work, Protocol):
 
     _daemon: Daemon
     _patience: float
+    _boot_patience: float
 
     @property
     def name(self) -> str:
@@ -88,7 +89,7 @@ def start(ghost: Controlled) -> int:
     reason = verdict.reason
     if not reason.startswith("Already running"):
         # A daemon without its rights may not have been allowed to remove it.
-        ghost._daemon.filepid.clear_away()
+        ghost._daemon.clear_away()
         reason = f"{ghost.name} did not start: {reason}"
     return terminal.complain(reason)
 
@@ -158,7 +159,7 @@ def stop(ghost: Controlled) -> int:
     """
     process = _find(ghost)
     if process is None:
-        ghost._daemon.filepid.clear_away()
+        ghost._daemon.clear_away()
         return 0
     try:
         if process.pid in (os.getpid(), os.getppid()) and ghost._daemon.inbox.is_open:
@@ -198,7 +199,7 @@ def _stop(ghost: Controlled, process: Process) -> int:
         gone = process.end_with_children(IMMEDIATE)
     if gone:
         # A daemon that gave up its rights may not have been allowed to remove it.
-        ghost._daemon.filepid.clear_away()
+        ghost._daemon.clear_away()
     return process.pid if gone else -process.pid
 
 
@@ -235,9 +236,19 @@ def restart(ghost: Controlled) -> int:
     return start(ghost)
 
 
-def reload(ghost: Controlled, number: str | int | None = None) -> int:
+def reload(
+    ghost: Controlled, number: str | int | None = None, *, wait: bool = True
+) -> int:
     """
-    Send the reload signal, HUP by default; start the daemon if none runs.
+    Have the daemon reload; start it if none runs.
+
+    A pool is asked at its control socket, and waited for: that its new code proved
+    itself, and that it has replaced all spirits. Everything else gets a signal.
+
+    Args:
+        ghost: the daemon.
+        number: send this signal and do not wait; None: HUP, if anything is sent.
+        wait: do not send a signal where one can ask.
 
     Returns:
         0, or 1 with the reason on standard error.
@@ -246,7 +257,10 @@ def reload(ghost: Controlled, number: str | int | None = None) -> int:
     process = _find(ghost)
     if process is None:
         return start(ghost)
+    ghost._daemon.known_pid = process.pid
     try:
+        if number is None and wait and (answer := _ask_to_reload(ghost)) is not None:
+            return answer
         if wanted is not None:
             process.send(wanted)
     except PermissionError:
@@ -255,8 +269,33 @@ def reload(ghost: Controlled, number: str | int | None = None) -> int:
         ) from None
     finally:
         process.close()
-    ghost._daemon.known_pid = process.pid
     return 0
+
+
+def _ask_to_reload(ghost: Controlled) -> int | None:
+    """Ask, and wait for the end; None: there is nobody to ask."""
+    if not ghost._daemon.control:
+        return None
+    from ghostd import enquiry
+
+    try:
+        for word, story in enquiry.reload(ghost._daemon.control, ghost._boot_patience):
+            if word == "progress" and sys.stderr.isatty():
+                terminal.complain(_progress(story))
+    except GhostError as error:
+        return terminal.complain(f"{ghost.name} was not reloaded: {daemon.say(error)}")
+    except OSError:
+        return None
+    except KeyboardInterrupt:
+        return terminal.complain(f"\n{ghost.name} goes on reloading on its own")
+    return 0
+
+
+def _progress(story: dict[str, object]) -> str:
+    generation, wanted = story.get("generation"), story.get("wanted")
+    if not story.get("proven"):
+        return f"Generation {generation} is on trial"
+    return f"Generation {generation}: {story.get('replaced')} of {wanted} spirits"
 
 
 def signal_number(name: str, value: str | int | None) -> signal.Signals | None:

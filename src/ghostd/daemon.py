@@ -23,7 +23,8 @@ from ghostd.errors import GhostError, Interrupted, StartError
 from ghostd.settings import GhostSettings
 from ghostd.spirit import HasFileno, Outside, Spirit
 from ghostd.typed import TYPE_CHECKING, Any, Protocol
-from ghostd.unix import daemonize, death, fork, privilege
+from ghostd.unix import callers, daemonize, death, fork, privilege
+from ghostd.unix.callers import Listener
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.poller import milliseconds
@@ -87,6 +88,7 @@ class Daemon:
         spirit: in a spirit what it is, elsewhere an `Outside`.
         interrupted: a signal asked it to end.
         insisted: another one asked after that.
+        control: path of the socket on which it answers commands, "": none.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class Daemon:
         self.spirit: Spirit | Outside = Outside()
         self.interrupted: bool = False
         self.insisted: bool = False
+        self.control: str = ""
+        self._listener: Listener | None = None
         self._thread = get_ident()
         self._log: Log | None = None
 
@@ -227,13 +231,14 @@ class Daemon:
             if self._log.trouble:
                 self.report.note(self._log.trouble)
             self.listen(owner)
+            self._open_desk(owner)
             if identity is not None:
                 load_late_modules()
             privilege.drop(identity)
             self.inbox.open()
         except BaseException:
             self.hang_up()
-            self.filepid.release()
+            self.release()
             self.inbox.close()
             raise
         self.begin()
@@ -265,6 +270,37 @@ class Daemon:
         """Close what it listens on. Safe to repeat."""
         if self.sockets is not None:
             self.sockets.close()
+
+    def _open_desk(self, owner: tuple[int, int] | None) -> None:
+        """Be there for commands that wait; without it they send signals."""
+        if not self.control:
+            return
+        try:
+            self._listener = Listener(self.control, owner)
+        except OSError as error:
+            self.log.warning(
+                "Control socket %s cannot be opened: %s; reload will not wait",
+                self.control,
+                error.strerror or error,
+                extra={"event": "control.failed", "path": self.control},
+            )
+
+    def take_listener(self) -> Listener | None:
+        """Give the socket for commands to whoever answers them, and closes it."""
+        listener, self._listener = self._listener, None
+        return listener
+
+    def release(self) -> None:
+        """Let go of the pidfile, and of the socket if nobody has taken it."""
+        if (listener := self.take_listener()) is not None:
+            listener.close()
+        self.filepid.release()
+
+    def clear_away(self) -> None:
+        """Remove what a dead daemon left, if it was not allowed to."""
+        self.filepid.clear_away()
+        if self.control:
+            callers.clear_away(self.control)
 
     def _work(self, work: Work) -> int:
         """Run the user's code; an exception of its is logged, told and exit code 1."""
@@ -298,7 +334,7 @@ class Daemon:
         self.log.info(
             "Ghost process %d stopped", os.getpid(), extra={"event": "ghost.stopped"}
         )
-        self.filepid.release()
+        self.release()
         self.inbox.close()
         self.log.close()
 

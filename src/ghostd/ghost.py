@@ -66,6 +66,7 @@ class Ghost:
 
     _CHECKS: ClassVar[dict[str, settings.Check]] = settings.GHOST_CHECKS
     _patience = 7.0
+    _boot_patience = 7.0
     _has_loop = False
 
     def __init__(self, **keywords: Any) -> None:
@@ -233,9 +234,15 @@ class Ghost:
         """Stop and start the daemon: 0, or 1 with the reason on standard error."""
         return control.restart(self)
 
-    def reload(self, signal: str | int | None = None) -> int:
-        """Send the reload signal, or start the daemon: 0, or 1 with the reason."""
-        return control.reload(self, signal)
+    def reload(self, signal: str | int | None = None, *, wait: bool = True) -> int:
+        """
+        Have the daemon reload, or start it: 0, or 1 with the reason.
+
+        Args:
+            signal: send this one, and do not wait.
+            wait: for a pool: until the new code has replaced the old, or has failed.
+        """
+        return control.reload(self, signal, wait=wait)
 
     def status(self) -> int:
         """Give the pid of the running daemon, 0 if none runs."""
@@ -255,8 +262,8 @@ class Ghost:
             GhostError: it did not work; nothing is left behind.
         """
         control.become_daemon(self)
-        atexit.register(self.filepid.release)
         atexit.register(self._daemon.hang_up)
+        atexit.register(self._daemon.release)
         return self
 
     def set_uid(self, user: str | int | None = None) -> Self:

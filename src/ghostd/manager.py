@@ -25,12 +25,15 @@ from ghostd.core.events import (
     TimeLost,
 )
 from ghostd.core.pool import Pool
+from ghostd.desk import Desk, status
 from ghostd.hooks import Hooks
 from ghostd.nursery import Nursery
+from ghostd.scales import Scales
 from ghostd.settings import PoolSettings
 from ghostd.spirit import Spirit, enter
 from ghostd.typed import TYPE_CHECKING, NoReturn, assert_never
 from ghostd.unix import child, container, doors, fork
+from ghostd.unix.callers import Listener
 from ghostd.unix.lifeline import FarEnd, Presence
 from ghostd.unix.poller import Poller
 from ghostd.unix.signals import SignalInbox
@@ -97,6 +100,7 @@ class Manager:
         housekeeping: called about once a minute.
         sockets: what the daemon listens on; None: nothing.
         boot_deadline: when whoever started us wants a verdict; None: never.
+        listener: where commands call; None: nowhere.
         clock: seconds, monotonic.
 
     Attributes:
@@ -115,6 +119,7 @@ class Manager:
         housekeeping: Callable[[], None] = lambda: None,
         sockets: Sockets | None = None,
         boot_deadline: float | None = None,
+        listener: Listener | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; `run` does everything."""
@@ -140,6 +145,12 @@ class Manager:
         self._housekeep_at = now + HOUSEKEEPING
         self._strangers_at: float | None = None
         self._inherits_orphans = False
+        self._listener = listener
+        self._desk: Desk | None = None
+        self._scales: Scales | None = None
+        self._weigh_at = now
+        if settings.max_memory is not None:
+            self._scales = Scales(settings.max_memory, settings.jitter)
 
     def wish(self, event: Event) -> None:
         """Have an event observed in the next turn; hooks may call this."""
@@ -166,6 +177,8 @@ class Manager:
         self._presence = Presence()
         self._poller = Poller()
         self._poller.add(self._inbox.fd)
+        if self._listener is not None:
+            self._desk = Desk(self._listener, self._poller)
         # What exists now will exist in every spirit. Out of the collector's sight,
         # its pages stay shared with them.
         gc.freeze()
@@ -180,6 +193,8 @@ class Manager:
 
     def _close(self) -> None:
         self._nursery.close()
+        if self._desk is not None:
+            self._desk.close()
         self._presence.close()
         self._poller.close()
         gc.unfreeze()
@@ -238,6 +253,8 @@ class Manager:
             self._direct(self._sockets)
         for action in sorted(actions, key=_urgency):
             self._perform(action)
+        if self._desk is not None:
+            self._desk.tell(self.pool)
 
     def _direct(self, sockets: Sockets) -> None:
         """
@@ -257,6 +274,10 @@ class Manager:
     def _due(self) -> float:
         """Say when the next turn must come: the pool's business, or ours."""
         due = min(self._listen_at, self._housekeep_at)
+        if self._scales is not None:
+            due = min(due, self._weigh_at)
+        if self._desk is not None and self._desk.deadline is not None:
+            due = min(due, self._desk.deadline)
         if self._strangers_at is not None:
             due = min(due, self._strangers_at)
         deadline = self.pool.next_deadline()
@@ -275,8 +296,9 @@ class Manager:
             for number, times in self._inbox.take().items():
                 sweep = sweep or number == signal.SIGCHLD
                 yield from self._signalled(number, times)
-        wishes, self._wishes = self._wishes, []
-        yield from wishes
+        if self._desk is not None:
+            yield from self._answer(self._desk, fds, now)
+        yield from self._take_wishes()
         # Before anybody is judged, everybody is heard.
         everybody = timed or now >= self._listen_at
         if everybody:
@@ -285,6 +307,27 @@ class Manager:
         yield from self._nursery.bury(fds, sweep=sweep)
         if timed:
             yield from self._keep_house(now)
+
+    def _take_wishes(self) -> list[Event]:
+        wishes, self._wishes = self._wishes, []
+        return wishes
+
+    def _answer(self, desk: Desk, fds: dict[int, int], now: float) -> Iterator[Event]:
+        """Do what callers want; who asks for a reload is told how that ends."""
+        for caller, verb in desk.hear(fds, now):
+            if verb == "status":
+                desk.answer(caller, status=status(self.pool, now))
+                continue
+            # The same as the signal, whatever that means to this daemon.
+            yield from self._signalled(signal.SIGHUP, 1)
+            yield from self._take_wishes()
+            underway = self.pool.reloads.underway
+            if self.pool.stopping is not None:
+                desk.answer(caller, failed="the daemon is stopping")
+            elif underway is None:
+                desk.answer(caller, done={"generation": self.pool.generation})
+            else:
+                desk.await_reload(caller, underway)
 
     def _signalled(self, number: int, times: int) -> Iterator[Event]:
         if number in self._inbox.adopted:
@@ -333,7 +376,8 @@ class Manager:
             case Ready():
                 self._ready(self.pool.healthy, self.pool.wanted)
             case Reloaded():
-                pass
+                if self._desk is not None:
+                    self._desk.reloaded(action.generation, action.reason)
             case _:
                 assert_never(action)
 
@@ -382,6 +426,10 @@ class Manager:
             self._housekeeping()
             # A pidfd or a SIGCHLD that got lost costs a minute, not a spirit.
             yield from self._nursery.bury_all()
+        if self._scales is not None and now >= self._weigh_at:
+            self._weigh_at = now + self._pace
+            serving = [m.pid for m in self.pool.members.values() if m.alive]
+            yield from self._scales.weigh(serving)
         if self._strangers_at is not None and now >= self._strangers_at:
             self._strangers_at = None
             for pid in child.strangers(self._nursery.pids):

@@ -14,7 +14,15 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 
 from ghostd.core.actions import Spawn
-from ghostd.core.events import Beat, Event, Exited, Farewell, Spawned, SpawnFailed
+from ghostd.core.events import (
+    Beat,
+    Event,
+    Exited,
+    Farewell,
+    Spawned,
+    SpawnFailed,
+    Tired,
+)
 from ghostd.unix import fork
 from ghostd.unix.child import Child, Ended
 from ghostd.unix.lifeline import Kind, Lifeline
@@ -158,6 +166,9 @@ class Nursery:
                 # The first beat wakes us, later ones wait to be read.
                 life.proven = True
                 self._poller.change(lifeline.fd, 0)
+        if lifeline.tired:
+            yield Tired(pid, lifeline.tired)
+            lifeline.tired = ""
         if fds.get(lifeline.fd, 0) & HUNG_UP:
             self._poller.drop(lifeline.fd)
 

@@ -7,6 +7,7 @@ The façade of the pool. `startup` hands over to `manager`; the pool's decisions
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from signal import Signals
@@ -19,7 +20,7 @@ from ghostd.errors import GhostError, SettingsError
 from ghostd.ghost import Ghost, is_asynchronous
 from ghostd.manager import SIGNALS, Manager
 from ghostd.settings import PoolSettings
-from ghostd.spirit import Draining, HasFileno, Outside, Spirit
+from ghostd.spirit import Counted, Draining, HasFileno, Outside, Spirit
 from ghostd.typed import TYPE_CHECKING, Any, ClassVar
 from ghostd.unix import death, processors
 
@@ -172,8 +173,20 @@ class Prefork(Ghost):
             )
         self._manager: Manager | None = None
         # One step nearer than the daemon's: it is all that tick() looks at.
-        self._spirit: Spirit | Outside = self._daemon.spirit
-        self._patience = self.pool_settings.graceful_timeout
+        self._spirit: Spirit | Counted | Outside = self._daemon.spirit
+        pool = self.pool_settings
+        self._daemon.control = self._control_path()
+        self._patience = pool.graceful_timeout + pool.drain_delay
+        # Nothing need be said while a newcomer boots, and while an old one leaves.
+        self._boot_patience = (
+            pool.boot_timeout + pool.canary_time + pool.graceful_timeout + 10.0
+        )
+
+    def _control_path(self) -> str:
+        path = self.pool_settings.control
+        if path is None:
+            return self.settings.pidfile.removesuffix(".pid") + ".ctl"
+        return os.path.abspath(path) if path else ""
 
     @staticmethod
     def _signals() -> Iterable[Signals]:
@@ -314,6 +327,7 @@ class Prefork(Ghost):
             housekeeping=self._keep_house,
             sockets=life.sockets,
             boot_deadline=life.boot_deadline,
+            listener=life.take_listener(),
         )
         try:
             if opens:
@@ -397,8 +411,25 @@ class Prefork(Ghost):
 
         return Ticks(self, settings.a_positive_duration("every", every))
 
+    def retire(self, why: str = "it asked to be") -> None:
+        """
+        In a spirit: ask to be replaced, and go on until the successor serves.
+
+        Then QUIT comes as usual. Outside a spirit nothing happens.
+
+        Args:
+            why: for the log, in a few words.
+        """
+        spirit = self._daemon.spirit
+        if isinstance(spirit, Spirit):
+            spirit.tired(why)
+
     def reload_spirits(self) -> None:
-        """In the manager: replace all spirits, one after another."""
+        """
+        In the manager: replace all spirits by those of a new generation.
+
+        The first of them has to prove itself before any other is born.
+        """
         if self._manager is not None:
             self._manager.wish(Reload())
 
@@ -466,10 +497,13 @@ class Prefork(Ghost):
 
     def _be(self, spirit: Spirit) -> None:
         self._spirit = self._daemon.spirit = spirit
+        if (limit := self.pool_settings.max_ticks) is not None:
+            share = self.pool_settings.jitter * (os.getpid() * 0.618034 % 1.0)
+            self._spirit = Counted(spirit, max(1, round(limit * (1.0 - share))))
 
     def _embody(self) -> object:
         """Run the body, whatever its kind, in the spirit that is of the same kind."""
-        spirit, settings = self._spirit, self.pool_settings
+        spirit, settings = self._daemon.spirit, self.pool_settings
         if isinstance(spirit, Spirit) and settings.threads > 1:
             from ghostd.crew import Crew
 

@@ -135,6 +135,11 @@ class Spirit:
         """Wait, in an asynchronous body, until it is asked to leave."""
         raise RuntimeError("this body is a plain one: use `draining` as a flag")
 
+    def tired(self, why: str) -> None:
+        """Ask for a successor, and go on until it serves."""
+        if os.getpid() == self.pid:
+            self._far_end.tired(why)
+
     def wait(self, seconds: float, *files: HasFileno | int) -> bool:
         """Sleep at most so long, beating; a QUIT or the manager's death ends it."""
         until = monotonic() + seconds
@@ -256,6 +261,38 @@ class Draining:
     def __repr__(self) -> str:
         """Show the flag."""
         return f"<Draining: {bool(self)}>"
+
+
+class Counted:
+    """
+    A spirit that is tired after so many ticks; `Prefork.tick` sees it in its place.
+
+    Nothing of this costs a spirit without such a limit anything: here every tick is
+    due, and is counted before the real one is asked.
+    """
+
+    __slots__ = ("_left", "_limit", "_spirit")
+
+    due = float("-inf")
+
+    def __init__(self, spirit: Spirit, limit: int) -> None:
+        """Count down from *limit*."""
+        self._spirit = spirit
+        self._left = self._limit = limit
+
+    @property
+    def ok(self) -> bool:
+        """Go on working."""
+        return self._spirit.ok
+
+    def beat(self, finished: bool) -> bool:
+        """Count, and do what the spirit does."""
+        self._left -= 1
+        if self._left == 0:
+            self._spirit.tired(f"it has ticked {self._limit} times")
+        if finished or monotonic() >= self._spirit.due:
+            return self._spirit.beat(finished)
+        return self._spirit.ok
 
 
 class Outside:

@@ -391,6 +391,8 @@ class Pool:
         self._dismiss(member, now)
         if canary:
             self._drop(reason, now)
+        elif member.beat is None:
+            self._forget_reload(f"{reason}\nthe reload goes on")
 
     def _judge_trial(self, now: float) -> None:
         """Let the generation on trial pass, once its canary has lived long enough."""

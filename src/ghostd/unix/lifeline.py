@@ -2,9 +2,10 @@
 The lifeline: one pipe for each spirit, from the spirit to the manager.
 
 It carries records of nine bytes: what (a beat, a farewell) and when. Who says it is
-the pipe itself, so no spirit can speak for another. Last words, the traceback of a
-spirit's exception, may follow as text. A write never blocks: what does not fit is
-dropped, since a full pipe says "alive" a thousand times already.
+the pipe itself, so no spirit can speak for another. A spirit that is tired says why in
+a few words, and last words, the traceback of its exception, may follow as text. A
+write never blocks: what does not fit is dropped, since a full pipe says "alive" a
+thousand times already.
 
 A farewell closes the pipe, and that hang-up is what wakes the manager. Beats wake
 nobody: the manager reads them when it looks, once in each heartbeat interval. End
@@ -26,6 +27,7 @@ from ghostd.unix import fork
 
 _RECORD = struct.Struct("=Bd")
 LONGEST_WORDS = 16_384
+LONGEST_REASON = 200
 
 
 class Kind(IntEnum):
@@ -34,10 +36,21 @@ class Kind(IntEnum):
     BEAT = 1
     FAREWELL = 2
     WORDS = 3
+    TIRED = 4
+
+
+KINDS = frozenset(map(int, Kind))
 
 
 class Lifeline:
-    """The manager's end of a spirit's pipe."""
+    """
+    The manager's end of a spirit's pipe.
+
+    Attributes:
+        fd: what the manager reads.
+        far_fd: what the spirit writes, until it has it.
+        tired: why the spirit wants to be replaced, "" while it does not.
+    """
 
     def __init__(self) -> None:
         """
@@ -50,6 +63,7 @@ class Lifeline:
         self.far_fd: int
         self.fd, self.far_fd = fork.pipe()
         fork.keep_private(self.fd, self.far_fd)
+        self.tired: str = ""
         self._tail = b""
         self._words = b""
         self._in_words = False
@@ -65,18 +79,25 @@ class Lifeline:
         records: list[tuple[Kind, float]] = []
         at = 0
         while at < len(data) and not self._in_words:
-            if data[at] not in (Kind.BEAT, Kind.FAREWELL, Kind.WORDS):
+            if data[at] not in KINDS:
                 at += 1
                 continue
             if len(data) - at < _RECORD.size:
                 self._tail = data[at:]
                 return records
-            kind, stamp = _RECORD.unpack_from(data, at)
-            at += _RECORD.size
+            kind, number = _RECORD.unpack_from(data, at)
+            end = at + _RECORD.size
             if kind == Kind.WORDS:
                 self._in_words = True
-            else:
-                records.append((Kind(kind), stamp))
+            elif kind != Kind.TIRED:
+                records.append((Kind(kind), number))
+            elif 0 <= number <= LONGEST_REASON:
+                end += int(number)
+                if end > len(data):
+                    self._tail = data[at:]
+                    return records
+                self.tired = data[end - int(number) : end].decode("utf-8", "replace")
+            at = end
         if self._in_words and len(self._words) < LONGEST_WORDS:
             self._words += data[at:]
         return records
@@ -119,6 +140,11 @@ class FarEnd:
         self._write(_RECORD.pack(Kind.FAREWELL, now))
         fork.close(self.fd)
         self.fd = -1
+
+    def tired(self, why: str) -> None:
+        """Say that somebody else is to take over, and why."""
+        data = why.encode("utf-8", "replace")[:LONGEST_REASON]
+        self._write(_RECORD.pack(Kind.TIRED, len(data)) + data)
 
     def last_words(self, text: str) -> None:
         """Say why it ends; after this no beat is understood."""

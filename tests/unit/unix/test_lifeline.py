@@ -205,3 +205,39 @@ def test_presence_is_read_as_gone_when_the_write_end_is() -> None:
         assert os.read(reader, 1) == b""
     finally:
         os.close(reader)
+
+
+def test_who_is_tired_says_why_between_two_beats() -> None:
+    lifeline = Lifeline()
+    far = FarEnd(lifeline.far_fd)
+    far.beat(1.0)
+    far.tired("1000 réquests")
+    far.beat(2.0)
+
+    assert lifeline.read() == [(Kind.BEAT, 1.0), (Kind.BEAT, 2.0)]
+    assert lifeline.tired == "1000 réquests"
+    lifeline.close()
+
+
+def test_a_reason_that_comes_in_two_parts_is_put_together() -> None:
+    lifeline = Lifeline()
+    record = struct.pack("=Bd", Kind.TIRED, 10) + b"0123456789"
+    os.write(lifeline.far_fd, record[:12])
+
+    assert lifeline.read() == []
+    assert lifeline.tired == ""
+    os.write(lifeline.far_fd, record[12:] + struct.pack("=Bd", Kind.BEAT, 3.0))
+    assert lifeline.read() == [(Kind.BEAT, 3.0)]
+    assert lifeline.tired == "0123456789"
+    lifeline.close()
+
+
+@pytest.mark.parametrize("length", [-1.0, 1e9, float("nan"), float("inf")])
+def test_a_mad_reason_is_skipped(length: float) -> None:
+    lifeline = Lifeline()
+    os.write(lifeline.far_fd, struct.pack("=Bd", Kind.TIRED, length))
+    os.write(lifeline.far_fd, struct.pack("=Bd", Kind.BEAT, 3.0))
+
+    assert lifeline.read() == [(Kind.BEAT, 3.0)]
+    assert lifeline.tired == ""
+    lifeline.close()

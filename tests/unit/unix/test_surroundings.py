@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.helpers import in_child, living_child
 
-from ghostd.unix import container, death, doors, oom, processors
+from ghostd.unix import cgroup, container, death, doors, memory, oom, processors
 from ghostd.unix.container import Term
 
 # -- processors ----------------------------------------------------------------------
@@ -49,27 +49,51 @@ def test_without_affinity_the_machine_counts(monkeypatch: pytest.MonkeyPatch) ->
     assert processors.usable() == 1
 
 
-def test_the_tightest_quota_above_us_binds(tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    ratio = processors._ratio_v2  # noqa: SLF001
-    assert ratio(str(tmp_path), "/a/b") == float("inf")
-    (tmp_path / "a" / "b" / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "cpu.max").write_text("400000 100000\n")
-    assert ratio(str(tmp_path), "/a/b") == 1.5
-    assert ratio(str(tmp_path), "/") == 4.0
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Control groups of our own; which one is ours is written to `ours`."""
+    monkeypatch.setattr(cgroup, "_ROOT", str(tmp_path))
+    monkeypatch.setattr(cgroup, "_OURS", str(tmp_path / "ours"))
+    return tmp_path
 
 
-def test_the_older_control_groups_are_read_too(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    ratio = processors._ratio_v1  # noqa: SLF001
-    assert ratio(str(tmp_path), "/a") == float("inf")
-    (tmp_path / "cpu.cfs_quota_us").write_text("200000\n")
-    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
-    assert ratio(str(tmp_path), "/not/seen/in/a/container") == 2.0
-    (tmp_path / "a" / "cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "a" / "cpu.cfs_period_us").write_text("100000\n")
-    assert ratio(str(tmp_path), "/a") == 2.0
+def test_the_tightest_quota_above_us_binds(groups: Path) -> None:
+    (groups / "a" / "b").mkdir(parents=True)
+    (groups / "ours").write_text("0::/a/b\n")
+    assert processors._quota() == float("inf")  # noqa: SLF001
+    (groups / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    (groups / "a" / "cpu.max").write_text("150000 100000\n")
+    (groups / "cpu.max").write_text("400000 100000\n")
+    assert processors._quota() == 1.5  # noqa: SLF001
+    (groups / "ours").write_text("0::/\n")
+    assert processors._quota() == 4.0  # noqa: SLF001
+
+
+def test_the_older_control_groups_are_read_too(groups: Path) -> None:
+    (groups / "cpu" / "a").mkdir(parents=True)
+    (groups / "ours").write_text("5:memory:/b\n4:cpu,cpuacct:/not/seen/inside\n")
+    assert processors._quota() == float("inf")  # noqa: SLF001
+    (groups / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
+    (groups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert processors._quota() == 2.0  # noqa: SLF001
+    (groups / "cpu" / "a" / "cpu.cfs_quota_us").write_text("-1\n")
+    (groups / "cpu" / "a" / "cpu.cfs_period_us").write_text("100000\n")
+    (groups / "ours").write_text("4:cpu,cpuacct:/a\n")
+    assert processors._quota() == 2.0  # noqa: SLF001
+
+
+@pytest.mark.usefixtures("groups")
+def test_no_control_group_is_no_limit() -> None:
+    assert processors._quota() == float("inf")  # noqa: SLF001
+    assert memory.available() > 0
+
+
+def test_the_tightest_limit_of_memory_binds(groups: Path) -> None:
+    (groups / "a").mkdir()
+    (groups / "ours").write_text("0::/a\n")
+    (groups / "a" / "memory.max").write_text("max\n")
+    (groups / "memory.max").write_text("50000000\n")
+    assert memory.available() == 50_000_000
 
 
 # -- memory --------------------------------------------------------------------------
