@@ -23,8 +23,7 @@ from ghostd.errors import GhostError, Interrupted, StartError
 from ghostd.settings import GhostSettings
 from ghostd.spirit import HasFileno, Outside, Spirit
 from ghostd.typed import TYPE_CHECKING, Any, Protocol
-from ghostd.unix import callers, daemonize, death, fork, privilege
-from ghostd.unix.callers import Listener
+from ghostd.unix import daemonize, death, fork, privilege
 from ghostd.unix.daemonize import Report, Verdict
 from ghostd.unix.pidfile import Pidfile
 from ghostd.unix.poller import milliseconds
@@ -33,6 +32,7 @@ from ghostd.unix.signals import SignalInbox
 
 if TYPE_CHECKING:
     from ghostd.logs import Log
+    from ghostd.unix.callers import Listener
     from ghostd.unix.sockets import Sockets
 
 SIGNALS = {
@@ -275,8 +275,12 @@ class Daemon:
         """Be there for commands that wait; without it they send signals."""
         if not self.control:
             return
+        # Now, since the user that we become may not be allowed to read the library.
+        import ghostd.desk  # noqa: F401
+        from ghostd.unix import callers
+
         try:
-            self._listener = Listener(self.control, owner)
+            self._listener = callers.Listener(self.control, owner)
         except OSError as error:
             self.log.warning(
                 "Control socket %s cannot be opened: %s; reload will not wait",
@@ -300,6 +304,8 @@ class Daemon:
         """Remove what a dead daemon left, if it was not allowed to."""
         self.filepid.clear_away()
         if self.control:
+            from ghostd.unix import callers
+
             callers.clear_away(self.control)
 
     def _work(self, work: Work) -> int:

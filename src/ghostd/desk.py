@@ -14,6 +14,7 @@ A caller asks once. Verbs are few: `reload`, which waits for its end, and `statu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from ghostd.core.pool import Pool
@@ -73,8 +74,6 @@ class Desk:
 
     def _read(self, caller: Caller, line: bytes) -> str:
         """Give the verb of a request, "" after an answer to one that makes no sense."""
-        import json  # a millisecond that most daemons never need
-
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -105,7 +104,7 @@ class Desk:
                     "replaced": now[0],
                     "wanted": now[1],
                 }
-                self._say(self._callers[fd], progress=story)
+                self._send(self._callers[fd], progress=story)
 
     def reloaded(self, generation: int, reason: str) -> None:
         """Tell those who wait for this reload how it ended."""
@@ -116,14 +115,16 @@ class Desk:
                 else:
                     self.answer(self._callers[fd], done={"generation": generation})
 
+    def tell_status(self, caller: Caller, pool: Pool, now: float) -> None:
+        """Tell how a pool is, at once."""
+        self.answer(caller, status=status(pool, now))
+
     def answer(self, caller: Caller, **story: Any) -> None:
         """Say the last line, and hang up."""
-        self._say(caller, **story)
+        self._send(caller, **story)
         self._let_go(caller)
 
-    def _say(self, caller: Caller, **story: Any) -> None:
-        import json
-
+    def _send(self, caller: Caller, **story: Any) -> None:
         caller.say(json.dumps({"ghostd": VERSION, **story}).encode())
         if caller.over:
             self._let_go(caller)

@@ -25,7 +25,6 @@ from ghostd.core.events import (
     TimeLost,
 )
 from ghostd.core.pool import Pool
-from ghostd.desk import Desk, status
 from ghostd.hooks import Hooks
 from ghostd.nursery import Nursery
 from ghostd.scales import Scales
@@ -33,13 +32,14 @@ from ghostd.settings import PoolSettings
 from ghostd.spirit import Spirit, enter
 from ghostd.typed import TYPE_CHECKING, NoReturn, assert_never
 from ghostd.unix import child, container, doors, fork
-from ghostd.unix.callers import Listener
 from ghostd.unix.lifeline import FarEnd, Presence
 from ghostd.unix.poller import Poller
 from ghostd.unix.signals import SignalInbox
 
 if TYPE_CHECKING:
+    from ghostd.desk import Desk
     from ghostd.logs import Log
+    from ghostd.unix.callers import Listener
     from ghostd.unix.sockets import Sockets
 
 SIGNALS = {
@@ -178,6 +178,8 @@ class Manager:
         self._poller = Poller()
         self._poller.add(self._inbox.fd)
         if self._listener is not None:
+            from ghostd.desk import Desk  # loaded with the listener
+
             self._desk = Desk(self._listener, self._poller)
         # What exists now will exist in every spirit. Out of the collector's sight,
         # its pages stay shared with them.
@@ -316,7 +318,7 @@ class Manager:
         """Do what callers want; who asks for a reload is told how that ends."""
         for caller, verb in desk.hear(fds, now):
             if verb == "status":
-                desk.answer(caller, status=status(self.pool, now))
+                desk.tell_status(caller, self.pool, now)
                 continue
             # The same as the signal, whatever that means to this daemon.
             yield from self._signalled(signal.SIGHUP, 1)

@@ -77,7 +77,9 @@ def test_the_descriptors_of_a_manager_are_these_and_no_other() -> None:
         pipes = [n for n in names if n.startswith("pipe:")]
         assert len(set(pipes)) == 2 + 3, "inbox, presence, three lifelines"
         assert len(pipes) == 4 + 3
-        assert len(names) == len(files) + 3 + 1 + len(pipes)
+        sockets = [n for n in names if n.startswith("socket:")]
+        assert len(sockets) == 1, "where commands ask"
+        assert len(names) == len(files) + 3 + 1 + len(pipes) + 1
 
 
 def test_the_count_of_descriptors_does_not_grow() -> None:
