@@ -139,6 +139,7 @@ def test_nobody_has_a_socket_of_another_nor_has_what_it_starts(reuseport: bool) 
         listen=["127.0.0.1:0", "[::1]:0", "udp:127.0.0.1:0"],
         reuseport=reuseport,
         spirits=3,
+        control="",
     )
     with Daemon(script) as d:
         up(d, 3)
