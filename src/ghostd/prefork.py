@@ -72,6 +72,7 @@ class SocketView(Mapping[str, "socket"]):
 
     def __init__(self, sockets: Sockets | None) -> None:
         """Show *sockets*; None: there are none."""
+        self._sockets = sockets
         self._listeners = {} if sockets is None else sockets.listeners
 
     def __getitem__(self, name: str) -> socket:
@@ -105,16 +106,14 @@ class SocketView(Mapping[str, "socket"]):
         Accept what is left, in a spirit that leaves.
 
         Of shared sockets it is what waits there now, for nobody else may be left. To a
-        queue of the slot's own a connection may still be on its way that began before
-        this spirit was told to go.
+        queue of the slot's own connections may be on their way that began before this
+        spirit was told to go; those that begin later go to somebody else.
 
         Args:
-            patience: seconds without one, after which no more is expected there.
+            patience: seconds for which they are waited for.
         """
-        if self._listeners:
-            from ghostd.unix import sockets
-
-            yield from sockets.leftovers(self._listeners.values(), patience)
+        if self._sockets is not None:
+            yield from self._sockets.leftovers(patience)
 
 
 class Prefork(Ghost):

@@ -86,14 +86,12 @@ class SocketFile:
     def _bind(self, sock: socket, backlog: int, folder: int) -> None:
         self._reach(folder, self._base)  # what nobody could connect is refused now
         draft = _draft()
-        before = os.umask(~self._mode & 0o777)
         try:
-            sock.bind(self._reach(folder, draft))
-        except OSError as error:
-            raise self._error(_why(error)) from None
-        finally:
-            os.umask(before)
-        try:
+            before = os.umask(~self._mode & 0o777)
+            try:
+                sock.bind(self._reach(folder, draft))
+            finally:
+                os.umask(before)
             sock.listen(backlog)
             self._give_away(folder, draft)
             info = os.stat(draft, dir_fd=folder, follow_symlinks=False)
@@ -238,7 +236,7 @@ def _identity(info: os.stat_result) -> tuple[int, int, int]:
 
 
 def _draft() -> str:
-    return f"ghostd-{os.urandom(4).hex()}.new"
+    return f"ghostd-{os.urandom(8).hex()}.new"
 
 
 def _why(error: OSError) -> str:

@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -281,7 +282,9 @@ class Sockets:
     def _adopt_all(self, address: Activated) -> Iterator[Listener]:
         taken: dict[str, int] = {}
         for fd, label in sorted(self._labelled(address).items()):
-            name = address.name if address.label else f"{address.name}{label}"
+            name = address.name
+            if name == "systemd:":
+                name += label  # as it would be called if it had been asked for
             taken[name] = taken.get(name, 0) + 1
             if taken[name] > 1:
                 name = f"{name}#{taken[name]}"
@@ -378,6 +381,28 @@ class Sockets:
                 # Whoever said so in `init` meant all of them.
                 listener.sock.setblocking(False)
 
+    def leftovers(self, patience: float) -> Iterator[socket.socket]:
+        """Accept what waits, and for *patience* seconds what still comes to queues."""
+        until = time.monotonic() + patience
+        own = {}
+        for listener in self.listeners.values():
+            if listener.sock.type == socket.SOCK_DGRAM:
+                continue
+            if listener.queues is not None:
+                own[listener.sock.fileno()] = listener.sock
+            # Others may go on serving it: who waits now is meant, not who comes then.
+            for _ in range(self._backlog):
+                if (client := _accepted(listener.sock)) is None:
+                    break
+                yield client
+        poll = select.poll()
+        for fd in own:
+            poll.register(fd, select.POLLIN)
+        while own and (left := until - time.monotonic()) > 0:
+            for fd, _ in poll.poll(milliseconds(left)):
+                if (client := _accepted(own[fd])) is not None:
+                    yield client
+
     def forget(self) -> None:
         """In a child: what was private is closed, and its number may be taken again."""
         for listener in self.listeners.values():
@@ -398,28 +423,6 @@ os.register_at_fork(after_in_child=_forget_all)
 
 class _NoQueues(Exception):
     """The kernel cannot choose among queues."""
-
-
-def leftovers(
-    listeners: Iterable[Listener], patience: float
-) -> Iterator[socket.socket]:
-    """Accept what waits, of queues until nothing has come for *patience* seconds."""
-    own = []
-    for listener in listeners:
-        if listener.sock.type == socket.SOCK_DGRAM:
-            continue
-        if listener.queues is not None:
-            own.append(listener.sock)
-        while (client := _accepted(listener.sock)) is not None:
-            yield client
-    poll = select.poll()
-    for sock in own:
-        poll.register(sock, select.POLLIN)
-    while own and (ready := poll.poll(milliseconds(patience))):
-        for sock in own:
-            if sock.fileno() in dict(ready):
-                while (client := _accepted(sock)) is not None:
-                    yield client
 
 
 def _accepted(sock: socket.socket) -> socket.socket | None:

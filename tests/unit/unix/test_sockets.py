@@ -22,7 +22,7 @@ from tests.helpers import NOBODY, in_child, is_open, open_fds
 from ghostd.errors import ListenError
 from ghostd.unix import doors, fork, queues
 from ghostd.unix.addresses import parse_all
-from ghostd.unix.sockets import Sockets, leftovers
+from ghostd.unix.sockets import Sockets
 
 
 @contextmanager
@@ -385,15 +385,16 @@ def test_datagrams_of_one_sender_go_to_one_spirit(family: str) -> None:
             (listener,) = sockets.listeners.values()
             assert listener.queues is not None
             kind = socket.AF_INET6 if ":" in family else socket.AF_INET
-            for _ in range(40):
-                with socket.socket(kind, socket.SOCK_DGRAM) as sender:
-                    for _ in range(3):
-                        sender.sendto(b"x", (family, port))
+            senders = [socket.socket(kind, socket.SOCK_DGRAM) for _ in range(40)]
+            for sender in senders * 3:
+                sender.sendto(b"x", (family, port))
             heard: dict[object, set[int]] = {}
             for slot, sock in enumerate(listener.queues.each()):
                 while select.select([sock], [], [], 0)[0]:
                     _, sender_ = sock.recvfrom(9)
                     heard.setdefault(sender_, set()).add(slot)
+            for sender in senders:
+                sender.close()
             assert {len(slots) for slots in heard.values()} == {1}
             assert len(heard) == 40
             assert len(set.union(*heard.values())) == 4
@@ -567,7 +568,7 @@ def test_who_waits_when_the_end_comes_is_answered_and_nobody_else_comes(
             for slot in range(3):
                 if reuseport:
                     sockets.take(slot)
-                for client in leftovers(sockets.listeners.values(), 0.01):
+                for client in sockets.leftovers(0.01):
                     client.sendall(b"bye")
                     client.close()
                     served += 1
@@ -585,13 +586,13 @@ def test_what_is_still_on_its_way_to_an_own_queue_is_waited_for(tmp_path: Path) 
         "127.0.0.1:0", f"unix:{tmp_path}/s", reuseport=True, slots=1
     ) as sockets:
         port = port_of(sockets)
-        found = leftovers(sockets.listeners.values(), 10)
+        found = sockets.leftovers(20)
         for _ in range(2):
             with connected(port) as client, next(found) as server:
                 server.sendall(b"x")
                 assert client.recv(1) == b"x"
         found.close()
-        assert not list(leftovers(sockets.listeners.values(), 0.01))
+        assert not list(sockets.leftovers(0.01))
         assert sockets.listeners["127.0.0.1:0"].sock.getblocking()
 
 
@@ -604,7 +605,19 @@ def test_the_name_of_a_unix_socket_goes_before_the_last_ones_are_answered(
         client.connect(str(path))
         sockets.turn_away()
         assert not path.exists()
-        (server,) = leftovers(sockets.listeners.values(), 0)
+        (server,) = sockets.leftovers(0)
         server.sendall(b"bye")
         assert client.recv(9) == b"bye"
         server.close()
+
+
+def test_of_a_socket_that_others_serve_only_so_much_is_left_over() -> None:
+    with opened("127.0.0.1:0", backlog=4) as sockets:
+        port = port_of(sockets)
+        clients = [connected(port)]
+        for server in sockets.leftovers(10):
+            server.close()
+            clients.append(connected(port))
+        assert len(clients) == 5
+        for client in clients:
+            client.close()
