@@ -376,6 +376,7 @@ class Sockets:
         numbers = [each.queues.of(slot) for each in own if each.queues is not None]
         for listener, fd in zip(own, numbers if fds is None else fds, strict=True):
             old = listener.sock
+            old.detach()  # a socket that is dropped closes whatever has its number
             listener.sock = socket.socket(old.family, old.type, old.proto, fileno=fd)
             if old.gettimeout() == 0:
                 # Whoever said so in `init` meant all of them.
