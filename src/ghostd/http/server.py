@@ -129,7 +129,7 @@ class _Body:
         await self._server.draining
 
     def tired(self, why: str) -> None:
-        self._server.log.info("Spirit %d wants to be replaced: %s", os.getpid(), why)
+        self._server.retire(why)
 
     def be_silent(self, silent: bool) -> None:
         spirit = self._server._daemon.spirit
