@@ -231,7 +231,7 @@ def test_a_blocked_loop_is_a_hung_spirit(loop: str) -> None:
         d.wait_for_line("immediately", times=many)
         d.wait_for(lambda: d.healthy == 4)
 
-        assert told - min(began) < interval + timeout + 0.5
+        assert told - min(began) < interval + timeout + 1
         assert len(d.log_lines("has no heartbeat")) == many
 
 

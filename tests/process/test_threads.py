@@ -74,8 +74,14 @@ def test_it_is_ready_when_all_are_and_a_quit_reaches_all() -> None:
             assert d.log_lines(f"[{pid}]", f"{name} ends, draining=True")
 
 
-@pytest.mark.parametrize("stuck", ["time.sleep(60)", "while True: pass"])
-def test_one_stuck_thread_makes_the_spirit_hung_and_is_named(stuck: str) -> None:
+@pytest.mark.parametrize(
+    ("stuck", "graceful"),
+    # Killed, or late but in the end asked in time.
+    [("while True: pass", 0.3), ("time.sleep(1.6)", 10)],
+)
+def test_one_stuck_thread_makes_the_spirit_hung_and_is_named(
+    stuck: str, graceful: float
+) -> None:
     body = f"""
     def spirit(self):
         def in_the_mud():
@@ -98,19 +104,43 @@ def test_one_stuck_thread_makes_the_spirit_hung_and_is_named(stuck: str) -> None
         body,
         heartbeat_interval=interval,
         heartbeat_timeout=timeout,
-        graceful_timeout=0.3,
+        graceful_timeout=graceful,
     ) as d:
         d.start()
-        began = float(d.wait_for_line("stuck ").split()[-1])
+        words = d.wait_for_line("stuck ").split()
+        pid = int(words[2].strip("[]"))
         d.wait_for_line("has no heartbeat")
-        took = time.monotonic() - began
-        d.wait_for_line("immediately")
-        d.wait_for(lambda: d.healthy == 1)
+        took = time.monotonic() - float(words[-1])
+        d.wait_for(lambda: pid not in d.spirits and d.healthy == 1)
 
-        assert took < interval + timeout + 0.5
+        assert took < interval + timeout + 1
+        assert bool(d.log_lines("immediately")) == (graceful < 1)
         assert len(d.log_lines("[warn]", "has not ticked for")) == 1
         assert d.log_lines("thread spirit-1 has not ticked for 0.")
         assert "in in_the_mud" in d.log_text()
+
+
+def test_a_wait_of_a_thread_ends_when_there_is_something_to_read() -> None:
+    body = """
+    def spirit(self):
+        if me() == "spirit-0" and first("asked"):
+            read, write = os.pipe()
+            helper = threading.Thread(target=self.wait, args=(0.01,))
+            helper.start()
+            helper.join()
+            assert self.wait(0.01, read)
+            os.write(write, b"news")
+            assert self.wait(60, read)
+            self.log.info("has read")
+            os.close(read)
+            self.wait(60, read)
+        while self.wait(60):
+            pass
+    """
+    with service(body) as d:
+        d.start()
+        d.wait_for_line("has read")
+        d.wait_for_line("failed in thread spirit-0: OSError", "not an open descriptor")
 
 
 def test_busy_threads_that_tick_are_not_hung() -> None:
