@@ -273,7 +273,7 @@ class Counted:
 
     __slots__ = ("_left", "_limit", "_spirit")
 
-    due = float("-inf")
+    due: float = float("-inf")
 
     def __init__(self, spirit: Spirit, limit: int) -> None:
         """Count down from *limit*."""
