@@ -80,6 +80,10 @@ matrix: $(TEST_ENVS) ## all tests on the first Python, coverage checked; most on
 chaos: $(DEV) ## kill, stop and starve real daemons (MINUTES=10 SEED=)
 	$(PY) tests/chaos/chaos.py --minutes $(MINUTES) $(SEED:%=--seed %)
 
+.PHONY: chaos-busy
+chaos-busy: $(DEV) ## spirits that never pause must never be replaced (MINUTES=10)
+	$(PY) tests/chaos/busy.py --minutes $(MINUTES)
+
 .PHONY: chaos-queues
 chaos-queues: $(DEV) ## the queues of examples/ under kills and reloads (JOBS=20000 SEED=)
 	$(PY) -m tests.chaos.queues --jobs $(JOBS) $(SEED:%=--seed %)
