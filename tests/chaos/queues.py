@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import random
 import signal
 import sys
@@ -42,7 +41,9 @@ class Slow(runpy.run_path(EXAMPLE)["Worker"]):
         return super().work(number)
 
 if __name__ == "__main__":
-    sys.exit(Slow(logfile="daemon.log", pidfile="daemon.pid").ctrl())
+    # Among so many kills a canary would hardly ever live for a second.
+    files = {"logfile": "daemon.log", "pidfile": "daemon.pid"}
+    sys.exit(Slow(**files, canary_time=0.1).ctrl())
 """
 PATIENCE = 20.0
 """Seconds without a job done after which those that are left count as lost."""
@@ -195,7 +196,7 @@ def storm(
         many: number of jobs.
         chance: who is killed, and what the jobs are.
         at_once: so many jobs are added between two kills.
-        rounds: how often all the other troubles come: two reloads, a stop and a
+        rounds: how often all the other troubles come: four reloads, a stop and a
             start, the death of the manager.
 
     Raises:
@@ -209,14 +210,15 @@ def storm(
         daemon(queue, where) as d,
     ):
         d.start()
-        troubles = _troubles(d, count, rounds)
+        round_ = _troubles(d, count)
+        troubles = round_ * rounds
         began = changed = time.monotonic()
         left, before = many, many
         while len(jobs) < many or left:
             some = numbers[len(jobs) : len(jobs) + at_once]
             if some:
                 jobs.update(zip(queue.give(some), some, strict=True))
-            if len(troubles) > 4 * rounds * (1 - len(jobs) / many):
+            if len(troubles) > len(round_) * rounds * (1 - len(jobs) / many):
                 troubles.pop(0)()
             with contextlib.suppress(DaemonError, IndexError):  # gone by itself
                 d.signal(signal.SIGKILL, chance.choice(d.spirits))
@@ -231,16 +233,20 @@ def storm(
         d.stop()
         judge(queue, jobs)
         interrupted = queue.interrupted()
+        good, dropped = (
+            len(d.log_lines("Generation", x)) for x in ("good:", "dropped")
+        )
+    assert good + dropped, "no reload came to an end"
     assert interrupted, "no kill has hit a job"
     return (
         f"{kind}: {many} jobs, each with one effect, in {seconds:.1f} s; "
         f"{count['spirits']} spirits killed, {interrupted} of them in the middle of a "
-        f"job; {count['reloads']} reloads, {count['stops']} stops, "
-        f"{count['managers']} managers killed"
+        f"job; {count['reloads']} reloads, of which {good} went through and {dropped} "
+        f"were dropped; {count['stops']} stops, {count['managers']} managers killed"
     )
 
 
-def _troubles(d: Daemon, count: Counter[str], rounds: int) -> list[Callable[[], None]]:
+def _troubles(d: Daemon, count: Counter[str]) -> list[Callable[[], None]]:
     """List what is to happen beside the kills, in order."""
 
     def reload() -> None:
@@ -258,9 +264,7 @@ def _troubles(d: Daemon, count: Counter[str], rounds: int) -> list[Callable[[], 
         d.start()
         count["managers"] += 1
 
-    return list(
-        itertools.chain.from_iterable([[reload, restart, reload, behead]] * rounds)
-    )
+    return [reload, reload, restart, reload, reload, behead]
 
 
 def judge(queue: Queue, jobs: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -46,7 +47,8 @@ def test_a_stop_interrupts_no_job_and_the_next_start_goes_on(kind: str) -> None:
         d.start()
         jobs = dict(zip(queue.give([7] * 500), [7] * 500, strict=True))
         d.wait_for(queue.results)
-        d.stop()
+        d.signal(signal.SIGQUIT)  # the command would take a while to say so
+        d.wait_for(lambda: not d.pid)
         assert not queue.abandoned()
         done = len(queue.results())
         assert 0 < done == len(jobs) - queue.left() < len(jobs)
