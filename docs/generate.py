@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import ghostd
-from ghostd import control, manager, settings
+from ghostd import control, loops, manager, settings
 from ghostd.cli import command, config
 from ghostd.cli.table import GROUPS, TABLE, Setting, allowed, one_line, texts
 from ghostd.core import brake, member
@@ -440,7 +440,7 @@ Line feeds inside of a message are followed by blanks, so no message can look li
 
 def numbers() -> dict[str, str]:
     """Give figures of the code by name, for ``{{ name }}`` in a page."""
-    modules: tuple[ModuleType, ...] = (brake, control, manager)
+    modules: tuple[ModuleType, ...] = (brake, control, loops, manager)
     found = {
         name.lower(): f"{value:g}"
         for module in modules

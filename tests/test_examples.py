@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from ghostd.testing import Daemon, DaemonError
 
@@ -378,6 +381,41 @@ def test_14_each_datagram_has_an_answer_whoever_is_replaced() -> None:
         d.stop()
 
         assert not d.log_lines("[error]")
+
+
+def test_15_starlette_streams_to_the_end_and_its_websocket_is_told() -> None:
+    port = free_port()
+    with example("15_starlette.py", PORT=port) as d:
+        d.start()
+        four_spirits(d)
+        with urlopen(f"http://127.0.0.1:{port}/") as answer:
+            assert re.fullmatch(rb"pid \d+ slot [0-3]\n", answer.read())
+        with (
+            connect(f"ws://127.0.0.1:{port}/echo") as websocket,
+            urlopen(f"http://127.0.0.1:{port}/count") as stream,
+        ):
+            websocket.send("hello")
+            assert websocket.recv() == "hello"
+            assert stream.readline() == b"0\n"
+            d.signal(signal.SIGQUIT)
+            with pytest.raises(ConnectionClosed, match="1012"):
+                websocket.recv(timeout=10)
+            assert stream.read().split() == [b"%d" % n for n in range(1, 10)]
+
+
+def test_16_flask_answers_while_a_slow_request_holds_a_thread() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    with example("16_flask.py", PORT=port) as d, ThreadPoolExecutor() as callers:
+        d.start()
+        four_spirits(d)
+        slow = [callers.submit(urlopen, url + "slow") for _ in range(4)]
+        for _ in range(20):
+            with urlopen(url) as answer:
+                assert answer.status == 200
+        for each in slow:
+            with each.result() as answer:
+                assert answer.read() == b"that took a second\n"
 
 
 def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
