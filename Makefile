@@ -31,8 +31,8 @@ help: ## this list
 	    /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: .venvs/demo/.ready ## a daemon's life in two seconds; needs nothing but Python
-	@PYTHONPATH=$(CURDIR)/src .venvs/demo/bin/python examples/demo.py
+demo: .venvs/demo/.ready ## a service's life in seconds: requests, kill -9, deploys
+	@.venvs/demo/bin/python examples/demo.py
 
 
 ##@ Before each commit
@@ -119,9 +119,8 @@ clean: ## all that can be made again
 	@tools/venv .venv "$(firstword $(PYTHONS))" dev
 	@touch $@
 
-# Without pip: ghostd needs nothing, so the demo needs no network.
-.venvs/demo/.ready: tools/pythons
-	@$(firstword $(PYTHONS)) -m venv --clear --without-pip .venvs/demo
+.venvs/demo/.ready: pyproject.toml tools/venv
+	@tools/venv .venvs/demo "$(firstword $(PYTHONS))" demo
 	@touch $@
 
 .venvs/peers/.ready: pyproject.toml tools/venv

@@ -1,9 +1,9 @@
 """
-A daemon's life in a few seconds: `make demo`.
+A service's life in a few seconds: `make demo`.
 
-Starts the HTTP server of 07_http.py with four spirits in a temporary folder, sends it
-requests, kills one spirit with -9, replaces all of them under load, and stops. Every
-promise is checked; the exit code is 0 only if all of them were kept.
+Serves an application with four spirits by `ghostd serve`, sends it requests, kills one
+spirit with -9, deploys a new version under load, tries to deploy a broken one, and
+stops. Every promise is checked; the exit code is 0 only if all of them were kept.
 """
 
 from __future__ import annotations
@@ -18,19 +18,34 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from urllib.request import urlopen
 
-SCRIPT = Path(__file__).resolve().with_name("07_http.py")
-SOURCES = SCRIPT.parents[1] / "src"
+SOURCES = Path(__file__).resolve().parents[1] / "src"
 SPIRITS = 4
 CLIENTS = 4
-PATIENCE = 5.0
+REST = 0.01
+"""Seconds between two requests of a client: they shall not be most of the work."""
+
+PATIENCE = 10.0
 COLOURED = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 BOLD, GREEN, RED, GREY = "1", "32", "31", "90"
+
+SHOP = """
+import os
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def hello(request):
+    return PlainTextResponse(f"one {os.getpid()}")
+
+app = Starlette(routes=[Route("/", hello)])
+"""
+GOOD, BROKEN = SHOP.replace("one", "two"), SHOP + "app = no_such_name\n"
 
 
 class BrokenPromiseError(Exception):
@@ -67,7 +82,7 @@ def lives(pid: int) -> bool:
 
 
 class Demo:
-    """The daemon under demonstration, seen from outside: commands, log, answers."""
+    """The service under demonstration, seen from outside: commands, log, answers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,40 +91,45 @@ class Demo:
             free.bind(("127.0.0.1", 0))
             self.port = str(free.getsockname()[1])
 
-    def ctrl(self, word: str) -> tuple[str, float]:
-        """Run a command; give what it prints, and the seconds it took."""
+    def deploy(self, text: str) -> None:
+        """Put another version of the application into its place."""
+        (self.folder / "shop.new").write_text(text)
+        (self.folder / "shop.new").rename(self.folder / "shop.py")
+
+    def ghostd(self, *words: str, code: int = 0) -> tuple[str, float]:
+        """Run a command; give what it says, and the seconds it took."""
+        print(paint(f"  $ ghostd {' '.join(words)}", GREY), flush=True)
         began = time.time()
-        done = subprocess.run(  # noqa: S603 - our own script
-            [sys.executable, str(SCRIPT), word],
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "ghostd", *words],
             cwd=self.folder,
-            env={"PYTHONPATH": str(SOURCES), **os.environ, "PORT": self.port},
+            env={"PYTHONPATH": str(SOURCES), **os.environ},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
         took = time.time() - began
-        print(paint(f"  $ python examples/{SCRIPT.name} {word}", GREY), flush=True)
-        promise(done.returncode == 0, f"{word}: {done.stdout}{done.stderr}".strip())
-        return done.stdout.strip(), took
+        said = f"{done.stdout}{done.stderr}".strip()
+        promise(done.returncode == code, f"{words[0]}: {done.returncode}: {said}")
+        return said, took
 
     def end(self) -> None:
         """See to it that nothing is left, also if the promise of "stop" is broken."""
         with suppress(BrokenPromiseError, subprocess.TimeoutExpired):
-            self.ctrl("stop")
+            self.ghostd("stop", "shop")
         if lives(self.manager):
             os.kill(self.manager, signal.SIGKILL)  # its spirits notice, and leave
 
-    def ask(self) -> tuple[int, int]:
-        """Send a request; give the pid and the slot of the spirit that answers."""
-        url = f"http://127.0.0.1:{self.port}/"
-        with urlopen(url, timeout=PATIENCE) as answer:
-            words = answer.read().split()
-        return int(words[1]), int(words[3])
+    def ask(self) -> tuple[str, int]:
+        """Send a request; give the version and the pid of the spirit that answers."""
+        with urlopen(f"http://127.0.0.1:{self.port}/", timeout=PATIENCE) as answer:
+            version, pid = answer.read().decode().split()
+        return version, int(pid)
 
     def seen(self, what: str) -> dict[int, float]:
         """Read off the log which spirits *what* was said of, and when."""
-        text = (self.folder / "daemon.log").read_text()
+        text = (self.folder / "shop.log").read_text()
         found = re.findall(
             rf"^\[(.+?)\] \[\d+\] \[\w+\] Spirit (\d+) {what}", text, re.MULTILINE
         )
@@ -128,22 +148,53 @@ class Demo:
             time.sleep(0.001)
 
 
+@contextmanager
+def clients(demo: Demo) -> Iterator[Counter[str]]:
+    """Keep asking; give how often each version has answered. No request may fail."""
+    good, bad, over = Counter[str](), list[str](), threading.Event()
+
+    def client() -> None:
+        while not over.is_set():
+            try:
+                good[demo.ask()[0]] += 1
+            except (OSError, ValueError) as error:
+                bad.append(str(error))
+            over.wait(REST)
+
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield good
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    say(f"{good.total()} requests meanwhile, {len(bad)} of them failed")
+    promise(not bad, f"no request fails, but: {bad[:3]}")
+
+
 def start(demo: Demo) -> None:
     title(f"Start: a manager, {SPIRITS} spirits, one listening socket")
-    words, took = demo.ctrl("start")
+    demo.deploy(SHOP)
+    listen = f"127.0.0.1:{demo.port}"
+    words, took = demo.ghostd(
+        *("serve", "shop:app", "--spirits", str(SPIRITS), "--listen", listen),
+        *("--logfile", "shop.log", "--daemon"),
+    )
     say(words, took)
     demo.until(lambda: len(demo.spirits) == SPIRITS, "every spirit is healthy")
-    say(f"spirits {' '.join(map(str, demo.spirits))}: each has had its first beat")
+    say(f"spirits {' '.join(map(str, demo.spirits))}: each is ready to serve")
     demo.manager = int(words.split()[-1])
 
 
 def serve(demo: Demo) -> None:
     title("Serve: all of them accept from the same socket")
     began, many = time.time(), 200
-    answers = Counter(demo.ask() for _ in range(many))
+    answers = Counter(demo.ask()[1] for _ in range(many))
     say(f"{many} requests", time.time() - began)
-    for (pid, slot), times in sorted(answers.items(), key=lambda item: item[0][1]):
-        say(f"slot {slot}, pid {pid}: {times:>3} answers")
+    for pid, times in sorted(answers.items()):
+        say(f"pid {pid}: {times:>3} answers")
     promise(answers, "somebody answers")
 
 
@@ -164,45 +215,46 @@ def kill(demo: Demo) -> None:
 
 
 def reload(demo: Demo) -> None:
-    title(f"Reload: replace every spirit while {CLIENTS} clients keep asking")
+    title(f"Deploy: new code, while {CLIENTS} clients keep asking")
     old = set(demo.spirits)
-    good, bad, over = Counter[int](), list[str](), threading.Event()
-
-    def client() -> None:
-        while not over.is_set():
-            try:
-                good[demo.ask()[0]] += 1
-            except OSError as error:
-                bad.append(str(error))
-
-    clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in clients:
-        thread.start()
-    try:
-        began = time.time()
-        say(demo.ctrl("reload")[0])
+    demo.deploy(GOOD)
+    with clients(demo) as answers:
+        words, took = demo.ghostd("reload", "shop")
+        say(words, took)
         demo.until(lambda: old <= set(demo.seen("stopped")), "all old ones are gone")
-        ended = max(demo.seen("stopped")[pid] for pid in old)
-        demo.until(lambda: set(good) - old, "a new one has answered")
-    finally:
-        over.set()
-        for thread in clients:
-            thread.join()
-    say(f"{SPIRITS} old ones out, {len(demo.spirits)} new ones in", ended - began)
-    say(f"{good.total()} requests meanwhile, {len(bad)} of them failed")
-    promise(not bad, f"no request fails during a reload, but: {bad[:3]}")
+        before = answers["one"]
+        demo.until(lambda: answers["two"] > CLIENTS, "the new version answers")
+        promise(answers["one"] == before, "the old version answers no more")
+    say(f"{SPIRITS} old ones out, {len(demo.spirits)} new ones in")
     promise(len(demo.spirits) == SPIRITS, "four new spirits")
+
+
+def broken(demo: Demo) -> None:
+    title("Deploy: broken code, under the same load")
+    old = set(demo.spirits)
+    demo.deploy(BROKEN)
+    with clients(demo) as answers:
+        words, took = demo.ghostd("reload", "shop", code=1)
+        reason = re.search(r"NameError: [^(\n]+", words)
+        promise(reason, f"the reason is said, but: {words}")
+        say(f"refused: {reason[0] if reason else ''}"[:61], took)
+        before = answers["two"]
+        demo.until(lambda: answers["two"] > before, "the old version answers")
+        promise(set(answers) == {"two"}, "only the good version answers")
+    promise(set(demo.spirits) == old, "the good ones were not touched")
+    say(f"the {SPIRITS} good ones were not touched")
 
 
 def stop(demo: Demo) -> None:
     title("Stop: finish what was begun, then go")
-    words, took = demo.ctrl("stop")
+    words, took = demo.ghostd("stop", "shop")
     say(words, took)
     everybody = [demo.manager, *demo.seen("started")]
     left = [pid for pid in everybody if lives(pid)]
     promise(not left, f"nobody is left, but: {left}")
     files = sorted(path.name for path in demo.folder.iterdir())
-    promise(files == ["daemon.log"], f"only the log is left, but: {files}")
+    files = [name for name in files if name not in {"shop.py", "__pycache__"}]
+    promise(files == ["shop.log"], f"only the log is left, but: {files}")
     say(f"{len(everybody)} processes were born, none is left; no pidfile either")
 
 
@@ -215,11 +267,12 @@ def main() -> int:
             serve(demo)
             kill(demo)
             reload(demo)
+            broken(demo)
             stop(demo)
         except (BrokenPromiseError, OSError, subprocess.TimeoutExpired) as error:
             print(f"\n{paint('A promise was broken: ', RED)}{error}", file=sys.stderr)
             with suppress(OSError):
-                lines = (demo.folder / "daemon.log").read_text().splitlines()
+                lines = (demo.folder / "shop.log").read_text().splitlines()
                 lines = [line for line in lines if '"GET ' not in line]
                 print("The log:", *lines[-30:], sep="\n  ", file=sys.stderr)
             return 1

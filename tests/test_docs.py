@@ -139,14 +139,14 @@ def test_the_generated_pages_are_those_that_the_code_makes_now() -> None:
 
 
 def test_a_readme_daemon_has_twelve_lines() -> None:
-    (daemon,) = blocks(ROOT / "README.md", "python")
+    daemon, *_ = blocks(ROOT / "README.md", "python")
 
     assert daemon == (SNIPPETS / "twelve_lines.py").read_text()
     assert len(daemon.splitlines()) == 12
 
 
 def test_the_daemon_in_the_readme_does_what_the_readme_shows() -> None:
-    (daemon,) = blocks(ROOT / "README.md", "python")
+    daemon, *_ = blocks(ROOT / "README.md", "python")
     with Daemon(daemon, name="twelve.py") as d:
         assert d.start().stdout == f"Running {d.pid}\n"
         d.wait_for_line("at work in place 3")

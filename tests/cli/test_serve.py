@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
-from tests.cli.kit import FLASK, STARLETTE, Typed
+from tests.cli.kit import STARLETTE, Typed
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 JOBS = """
 from ghostd import Prefork
@@ -31,15 +35,18 @@ keepalive_drain = 0
 """
 
 
-@pytest.mark.parametrize("app", [STARLETTE, FLASK], ids=["Starlette", "Flask"])
-def test_an_application_is_served_in_the_foreground(app: str) -> None:
-    with Typed({"shop.py": app}) as d:
-        listen = f"127.0.0.1:{d.port}"
-        served = d.background("serve", "shop:app", "--listen", listen, "--spirits", "2")
-        d.until("one")
+@pytest.mark.parametrize(("name", "number"), [("Starlette", 1), ("Flask", 2)])
+def test_an_application_is_served_as_the_readme_says(name: str, number: int) -> None:
+    typed = re.findall(r"^\$ ghostd (serve .*)$", README, re.MULTILINE)[number - 1]
+    app = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[number]
+    module = typed.split()[1].partition(":")[0]
+    with Typed({f"{module}.py": app}) as d:
+        here = typed.replace("0.0.0.0:8000", f"127.0.0.1:{d.port}")
+        served = d.background(*here.split())
+        d.until(f"Hello from {name}\n")
 
-        assert len(d.spirits) == 2
-        assert d.pidfile.name == "shop.pid"
+        d.wait_for(lambda: len(d.spirits) == 4)
+        assert d.pidfile.name == f"{module}.pid"
         assert served.pid == d.pid
         assert served.stdout == ""
         served.signal(signal.SIGQUIT)
