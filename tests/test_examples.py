@@ -431,4 +431,4 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing() -> None:
     assert done.returncode == 0, done.stderr
     assert "Everything promised happened" in done.stdout
     assert "\033" not in done.stdout
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45  # 8 where nothing else runs

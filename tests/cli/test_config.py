@@ -82,7 +82,7 @@ def test_each_value_knows_its_source() -> None:
     assert sources["spare"] == (3, "GHOSTD_SPARE")
     assert sources["backlog"] == (5, "--backlog")
     assert sources["name"] == ("shop", "ghostd.toml: daemon.shop")
-    assert made.what["app"] == Given("shop:app", "ghostd.toml: daemon.shop.app")
+    assert made.what["app"].source == "ghostd.toml: daemon.shop.app"
     explained = {key: rest for key, *rest in config.explained(made)}
     assert explained["spirits"] == ["8", "ghostd.toml: daemon.shop.spirits"]
     assert explained["heartbeat_timeout"] == ["50", "default"]
@@ -97,7 +97,7 @@ def test_a_pyproject_has_it_in_a_table() -> None:
     """
     made = config.resolve(written(text, "pyproject.toml"), "", {})
 
-    assert made.given["spirits"] == Given(2, "pyproject.toml: tool.ghostd.spirits")
+    assert made.given["spirits"].source == "pyproject.toml: tool.ghostd.spirits"
     assert config.find(None, os.getcwd()).endswith("/pyproject.toml")
     Path("ghostd.toml").write_text("")
     assert config.find(None, os.getcwd()).endswith("/ghostd.toml")

@@ -166,6 +166,20 @@ def test_several_daemons_in_one_file() -> None:
         assert d.ghostd("stop").returncode == 0
 
 
+def test_broken_code_keeps_nobody_from_a_stop() -> None:
+    text = "target='jobs:Jobs'\nlogfile='it.log'\nterm='immediate'"
+    with Typed({"jobs.py": JOBS, "ghostd.toml": text}) as d:
+        d.ghostd("start")
+        d.write("jobs.py", "def (")
+
+        status = d.ghostd("status")
+        assert (status.returncode, status.stdout) == (0, f"Running {d.pid}\n")
+        assert "SyntaxError" in status.stderr
+        assert d.ghostd("restart").returncode == 1
+        pid = d.pid
+        assert d.ghostd("stop").stdout == f"Stopped {pid}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

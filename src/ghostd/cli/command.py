@@ -288,20 +288,24 @@ def _refuse_twins(daemons: list[Resolved]) -> None:
 def step(daemon: Resolved) -> Step:
     """Make the step of a daemon."""
     what = {word: str(one.value) for word, one in daemon.what.items()}
-    target = what.get("target", "")
-    keywords = daemon.values
-    if target:
+    given = keywords = daemon.values
+    if "target" in what:
         # It may have a name and a pidfile of its own, and must not be asked twice.
-        defaults = {k for k, one in daemon.given.items() if one.source == "default"}
-        here = os.getcwd() == os.path.dirname(str(keywords["pidfile"]))
-        dropped = defaults if here else defaults - {"pidfile"}
-        keywords = {k: v for k, v in keywords.items() if k not in dropped}
-        extra = daemon.what.get("keywords")
-        keywords.update(extra.value if extra else {})
-    limit = daemon.values.get("boot_timeout", PoolSettings.boot_timeout)
-    app = what.get("app", "")
+        defaults = {key for key, one in daemon.given.items() if one.source == "default"}
+        if os.getcwd() != os.path.dirname(given["pidfile"]):
+            defaults -= {"pidfile"}
+        keywords = {key: one for key, one in given.items() if key not in defaults}
+        if "keywords" in daemon.what:
+            keywords.update(daemon.what["keywords"].value)
     return Step(
-        daemon.name, app, target, keywords, daemon.environment, daemon.folder, limit
+        daemon.name,
+        what.get("app", ""),
+        what.get("target", ""),
+        keywords,
+        {key: given[key] for key in SPOKEN_TO if key in given},
+        daemon.environment,
+        daemon.folder,
+        given.get("boot_timeout", PoolSettings.boot_timeout),
     )
 
 

@@ -48,10 +48,12 @@ class Given(Value):
         value: as it was given; not checked yet.
         source: ``ghostd.toml: daemon.shop.spirits``, ``GHOSTD_SPIRITS``,
             ``--spirits``, or ``default``.
+        folder: what it is relative to, if it names code; "": the current one.
     """
 
     value: Any
     source: str
+    folder: str = ""
 
 
 Layer = dict[str, Given]
@@ -219,7 +221,7 @@ class Place(Value):
                     "give one of them"
                 )
             found[name] = Given(
-                anchored(name, value, self.folder), self.of(prefix + key)
+                anchored(name, value, self.folder), self.of(prefix + key), self.folder
             )
         return found
 
@@ -334,9 +336,7 @@ def resolve(
     for key, one in checked.items():
         _checked(TABLE[key].check, key, one)
     called = checked["name"].value
-    source = next((one.source for one in what.values()), "")
-    from_file = source.startswith(os.path.basename(configuration.path) or "\0")
-    folder = configuration.folder if from_file else os.getcwd()
+    folder = next((one.folder for one in what.values()), "") or os.getcwd()
     pidfile = os.path.join(configuration.folder, f"{called}.pid")
     checked.setdefault("pidfile", Given(pidfile, "default"))
     if "app" in what:

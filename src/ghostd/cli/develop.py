@@ -63,7 +63,8 @@ class Development:
         self._poller.add(self._inbox.fd)
         self._poller.add(self._changes)
         try:
-            self._start()
+            # The first manager is started by the first word of the screen: that it
+            # watches. What is changed while something starts is not missed then.
             while self._manager is not None or not self._ending:
                 self._poller.wait(None)
                 self._turn(screen)

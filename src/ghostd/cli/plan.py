@@ -43,6 +43,7 @@ class Step(Value):
         app: ``module:attribute`` to serve, or "".
         target: ``package.module:Class`` of a ghost, or "".
         keywords: for its constructor.
+        known: what it takes to speak to it without its code, as keywords.
         environment: variables that it gets unless it has them already.
         folder: where a target's code is looked for first.
         limit: seconds that loading its code may take.
@@ -52,6 +53,7 @@ class Step(Value):
     app: str
     target: str
     keywords: dict[str, Any]
+    known: dict[str, Any]
     environment: dict[str, str]
     folder: str
     limit: float
@@ -221,24 +223,27 @@ def _obey(plan: Plan, step: Step) -> int:
     sys.argv = [step.name, plan.word]
     for name, value in step.environment.items():
         os.environ.setdefault(name, value)
-    checking = plan.word == "check"
     try:
         ghost = make(step)
-        if checking:
+        if plan.word == "check":
             return check(ghost)
-        known = step.app or step.target
-        if plan.word == "reload" and not known and not ghost.status():
-            # Known by its pidfile alone: there is nothing that could be started.
-            return terminal.complain("Not running")
     except Exception as error:  # noqa: BLE001 - a target's module may raise anything
-        return terminal.complain(f"{step.name}: {daemon.say(error)}")
+        terminal.complain(f"{step.name}: {daemon.say(error)}")
+        if plan.word not in ("stop", "status"):
+            return WRONG
+        # Nobody shall have to mend code to end a daemon.
+        ghost = Prefork(**step.known, spirit=_nothing)
     except SystemExit as end:
-        if not checking:
+        if plan.word != "check":
             raise
         return terminal.complain(f"{step.name}: its module exits, with {end.code!r}")
+    if plan.word != "reload":
+        return ghost.ctrl(plan.word)
+    if not (step.app or step.target or ghost.status()):
+        # Known by its pidfile alone: there is nothing that could be started.
+        return terminal.complain("Not running")
     # A signal is sent, and not waited for.
-    hasty = plan.word == "reload" and not plan.wait
-    return ghost.ctrl(plan.word, SIGHUP if hasty else None)
+    return ghost.ctrl("reload", None if plan.wait else SIGHUP)
 
 
 def check(ghost: Ghost) -> int:

@@ -45,6 +45,9 @@ CALM = 0.02
 STEP = 50
 """Milliseconds without another change after which a change counts as whole."""
 
+FIRST = 100
+"""Milliseconds after which watching has surely begun; it wakes up as often anyway."""
+
 FEWEST_LINES = 16
 OTHER_LINES = 6
 
@@ -73,7 +76,11 @@ class Wanted(watchfiles.DefaultFilter):
 
 
 def show(log: int, change: int, watch: dict[str, Any]) -> int:
-    """Show what comes out of *log*, and write to *change*, until *log* is closed."""
+    """
+    Show what comes out of *log* until it is closed, and write to *change*.
+
+    A byte is written there once it watches, and one for each change.
+    """
     console = Console(stderr=True, highlight=False)
     over = threading.Event()
 
@@ -88,17 +95,29 @@ def show(log: int, change: int, watch: dict[str, Any]) -> int:
     reader.start()
     folders = watch["folders"]
     wanted = Wanted(watch["includes"], watch["excludes"])
+    turns = watchfiles.watch(
+        *folders,
+        watch_filter=wanted,
+        step=STEP,
+        stop_event=over,
+        rust_timeout=FIRST,
+        yield_on_timeout=True,
+    )
+    next(turns, None)  # by a change or without one: from now on it watches
     console.print(f"[dim]watching {escape(', '.join(folders))}[/]")
-    for changes in watchfiles.watch(
-        *folders, watch_filter=wanted, step=STEP, stop_event=over
-    ):
-        names = sorted({os.path.relpath(path) for _, path in changes})
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        console.print(f"[bold]{escape(names[0])}{more} changed[/]")
-        with contextlib.suppress(BrokenPipeError):
-            os.write(change, b"!")
+    _tell(change)
+    for changes in turns:
+        if names := sorted({os.path.relpath(path) for _, path in changes}):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            console.print(f"[bold]{escape(names[0])}{more} changed[/]")
+            _tell(change)
     reader.join()
     return 0
+
+
+def _tell(change: int) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(change, b"!")
 
 
 def records(fd: int) -> Iterator[str]:
