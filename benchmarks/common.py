@@ -124,6 +124,13 @@ def resident(pid: int) -> float:
     return int(status(pid)["VmRSS"].split()[0]) / 1024
 
 
+def rollup(pid: int) -> dict[str, float]:
+    """Read where the memory of a process is: MiB by name, such as Pss."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    pairs = (line.split() for line in lines)
+    return {name.rstrip(":"): int(number) / 1024 for name, number, *_ in pairs}
+
+
 # -- what is measured ----------------------------------------------------------
 
 
@@ -232,6 +239,11 @@ class Subject:
         """Wait until the manager and *spirits* wait."""
         for pid in (self.pid, *spirits):
             until(lambda pid=pid: asleep(pid), f"{self.kind} to be idle")  # type: ignore[misc]
+
+    def children(self) -> list[int]:
+        """List the manager's children, whatever they are."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(word) for word in path.read_text().split()]
 
     def start_times(self, spirits: int) -> tuple[float, float]:
         """Give the ms until all were there: from its first line of work, from exec."""

@@ -12,6 +12,7 @@ import sys
 from bench_churn import churn
 from bench_idle import idle
 from bench_import import imports
+from bench_mold import mold
 from bench_replace import replace
 from bench_scale import scale
 from bench_start import start
@@ -20,4 +21,4 @@ from bench_tick import tick
 from common import main
 
 if __name__ == "__main__":
-    sys.exit(main(imports, tick, replace, start, stop, churn, scale, idle))
+    sys.exit(main(imports, tick, replace, mold, start, stop, churn, scale, idle))

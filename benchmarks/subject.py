@@ -28,6 +28,7 @@ RECORD = struct.Struct("=cqq")
 """Tag, process id, value: nanoseconds on the monotonic clock unless said otherwise."""
 
 BEGUN, BODY, READY, LIVES, ASKED = b"s", b"b", b"r", b"l", b"q"
+COLLECTED, LOADED = b"c", b"o"
 LOOP, EMPTY, TICK = b"L", b"E", b"T"
 """How long a block of turns, of empty calls, of ticks took: nanoseconds."""
 
@@ -50,6 +51,7 @@ class Options:
         self.spirits = int(given.get("spirits", 4))
         self.heap = int(given.get("heap", 0))
         self.lives = int(given.get("lives", 0))
+        self.preload = bool(int(given.get("preload", 0)))
         self.home = given["home"]
 
 
@@ -149,8 +151,20 @@ def _ticks(ghost: Any) -> None:
         ghost.tick()
 
 
+def keeper(ghost: Any, options: Options) -> None:
+    """Be idle, and collect all garbage once whenever it is asked to by USR1."""
+
+    def collect(_number: int, _frame: object) -> None:
+        gc.collect()
+        tell(options.report, COLLECTED)
+
+    signal.signal(signal.SIGUSR1, collect)
+    idle(ghost, options)
+
+
 BODIES: dict[str, Callable[[Any, Options], None]] = {
-    body.__name__: body for body in (idle, quiet, spin, farewell, stubborn, count)
+    body.__name__: body
+    for body in (idle, quiet, keeper, spin, farewell, stubborn, count)
 }
 
 
@@ -218,6 +232,13 @@ def ghostd_pool(body: Callable[[Any, Options], None], options: Options) -> Any:
         def empty(self) -> None:
             """Do nothing: what a tick is compared with."""
 
+        if options.preload:
+
+            def load(self) -> None:
+                """Have what a large application has."""
+                self.heap = graph(options.heap)
+                tell(options.report, LOADED)
+
         def init(self) -> None:
             """Be mortal: if the benchmark is killed, nobody else ends this daemon."""
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -245,6 +266,7 @@ def ghostd_pool(body: Callable[[Any, Options], None], options: Options) -> Any:
         logfile=f"{options.home}/log",
         spirits=options.spirits,
         term="immediate",
+        preload=options.preload,
         # Lives that end at once are what the churn is about; elsewhere it is not met.
         restart_budget=100_000 if options.lives else None,
     )
@@ -254,7 +276,7 @@ def main(kind: str, name: str, *words: str) -> int:
     """Be what the command line says."""
     options = Options(list(words))
     body = BODIES[name]
-    heap = graph(options.heap)
+    heap = [] if options.preload else graph(options.heap)
     if kind in {"bare", "floor"}:
         floor_pool(body, options, bare=kind == "bare")
     pool = ghostd_pool(body, options)

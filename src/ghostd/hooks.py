@@ -8,6 +8,7 @@ only noted, so whatever comes out is the hook's.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -37,6 +38,13 @@ class Hooks(Protocol):
 
     def hangup(self) -> object:
         """Answer HUP and USR2."""
+
+    @property
+    def _loads(self) -> bool:
+        """Tell whether its user has an application to load."""
+
+    def load(self) -> object:
+        """Load the application."""
 
     def _embody(self) -> object:
         """Run the body of a spirit, of whatever kind it is."""
@@ -78,6 +86,13 @@ def call(
             extra={"event": "hook.slow", "hook": name, "seconds": took},
         )
     return True
+
+
+def load_anew(load: Callable[[], object]) -> None:
+    """Call the hook `load`, in a Python that may be older than the code it imports."""
+    # It remembers what lay in which folder.
+    sys.path_importer_cache.clear()
+    load()
 
 
 def describe(error: BaseException) -> str:

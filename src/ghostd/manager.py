@@ -29,16 +29,18 @@ from ghostd.hooks import Hooks
 from ghostd.nursery import Nursery
 from ghostd.scales import Scales
 from ghostd.settings import PoolSettings
-from ghostd.spirit import Spirit, enter
+from ghostd.spirit import Outside, Spirit, enter
 from ghostd.typed import TYPE_CHECKING, NoReturn, assert_never
-from ghostd.unix import child, container, doors, fork
+from ghostd.unix import child, container, death, doors, fork
 from ghostd.unix.lifeline import FarEnd, Presence
 from ghostd.unix.poller import Poller
 from ghostd.unix.signals import SignalInbox
 
 if TYPE_CHECKING:
     from ghostd.desk import Desk
+    from ghostd.foundry import Foundry
     from ghostd.logs import Log
+    from ghostd.mold import Mold
     from ghostd.unix.callers import Listener
     from ghostd.unix.sockets import Sockets
 
@@ -95,7 +97,8 @@ class Manager:
         hooks: the user's code.
         log: where log lines go.
         inbox: an open signal inbox.
-        become: called in each newborn with its `Spirit`, before the body runs.
+        become: called in each newborn with its `Spirit` and, if it comes from a mold,
+            the descriptors that it was lent; in a mold with an `Outside`.
         ready: called once when the pool is up, with how many are healthy and wanted.
         housekeeping: called about once a minute.
         sockets: what the daemon listens on; None: nothing.
@@ -114,7 +117,7 @@ class Manager:
         log: Log,
         inbox: SignalInbox,
         *,
-        become: Callable[[Spirit], None],
+        become: Callable[[Spirit | Outside, Iterable[int] | None], None],
         ready: Callable[[int, int], None] = lambda healthy, wanted: None,  # noqa: ARG005
         housekeeping: Callable[[], None] = lambda: None,
         sockets: Sockets | None = None,
@@ -151,6 +154,7 @@ class Manager:
         self._weigh_at = now
         if settings.max_memory is not None:
             self._scales = Scales(settings.max_memory, settings.jitter)
+        self._adopts = False
 
     def wish(self, event: Event) -> None:
         """Have an event observed in the next turn; hooks may call this."""
@@ -184,6 +188,7 @@ class Manager:
         # What exists now will exist in every spirit. Out of the collector's sight,
         # its pages stay shared with them.
         gc.freeze()
+        why_not = self._why_no_molds()
         self._inherits_orphans = container.inherits_orphans()
         if doors.PIDFD and not self._inherits_orphans:
             # Each death has a descriptor that wakes us; a signal would do so twice.
@@ -192,9 +197,48 @@ class Manager:
             self._poller, self._expect, self._inbox.noted, self._lend
         )
         self._say_start()
+        if why_not is None:
+            self._nursery.foundry = self._open_foundry()
+        elif why_not:
+            self._log.warning(
+                "preload=True changes nothing: %s",
+                why_not,
+                extra={"event": "manager.preload", "reason": why_not},
+            )
+
+    def _why_no_molds(self) -> str | None:
+        """Say why spirits do not come from molds, "" if nobody wanted that."""
+        if not self._settings.preload:
+            return ""
+        if not self._hooks._loads:  # noqa: SLF001 - see Hooks
+            return "there is no load()"
+        if not (doors.PROC and doors.PDEATHSIG):
+            return "this system lacks what molds need; each spirit loads by itself"
+        if not container.inherits_orphans():
+            # Whoever forks in our place has to have children that become ours.
+            self._adopts = death.adopt_orphans(True)
+            if not self._adopts:
+                return "the kernel gives us no orphans; each spirit loads by itself"
+        return None
+
+    def _open_foundry(self) -> Foundry:
+        # Most pools need none of it.
+        from ghostd.foundry import Foundry
+
+        return Foundry(
+            self._poller,
+            cast=self._cast,
+            welcome=self._nursery.welcome,
+            words=self._nursery.words,
+            log=self._log,
+            patience=self._settings.boot_timeout,
+            lend=self._lend,
+        )
 
     def _close(self) -> None:
         self._nursery.close()
+        if self._adopts:
+            death.adopt_orphans(False)
         if self._desk is not None:
             self._desk.close()
         self._presence.close()
@@ -241,6 +285,7 @@ class Manager:
         late = now - due
         if late > too_late(self._pace):
             self.pool.observe(TimeLost(late), now)
+            self._nursery.forgive(late)
         for event in self._gather(dict(ready), now, timed=now >= due):
             self.pool.observe(event, now)
         # Judged is as of the hour at which everybody was heard: a slow hook has run
@@ -249,8 +294,10 @@ class Manager:
         # Hooks may be slow: a missing spirit, and one that is to go, need not wait.
         births = [action for action in actions if isinstance(action, Spawn)]
         if births:
-            for event in self._nursery.bear(births):
+            for event in self._nursery.bear(births, now):
                 self.pool.observe(event, self._clock())
+        for event in self._nursery.keep(self._bearable(), now):
+            self.pool.observe(event, self._clock())
         if self._sockets is not None:
             self._direct(self._sockets)
         for action in sorted(actions, key=_urgency):
@@ -282,8 +329,14 @@ class Manager:
             due = min(due, self._desk.deadline)
         if self._strangers_at is not None:
             due = min(due, self._strangers_at)
-        deadline = self.pool.next_deadline()
-        return due if deadline is None else min(due, deadline)
+        deadlines = (self.pool.next_deadline(), self._nursery.deadline)
+        return min((due, *(other for other in deadlines if other is not None)))
+
+    def _bearable(self) -> tuple[int | None, ...]:
+        """Give the generations of which a spirit may still be born."""
+        if self.pool.stopping is not None:
+            return ()
+        return (self.pool.reloads.good, self.pool.reloads.trial)
 
     # -- events in -------------------------------------------------------------
 
@@ -305,6 +358,8 @@ class Manager:
         everybody = timed or now >= self._listen_at
         if everybody:
             self._listen_at = now + self._pace
+        # Births before beats: who is born may have beaten already.
+        yield from self._nursery.tend(fds, now, sweep=sweep)
         yield from self._nursery.hear(fds, everybody=everybody)
         yield from self._nursery.bury(fds, sweep=sweep)
         if timed:
@@ -385,7 +440,16 @@ class Manager:
 
     def _expect(self, birth: Spawn, far_fd: int) -> fork.Entrance:
         """Prepare what a newborn will be: whatever is done here costs it nothing."""
-        spirit = Spirit(
+        spirit = self._spirit(birth, far_fd)
+        return partial(self._be_born, spirit, None, self._hooks._loads)  # noqa: SLF001 - see Hooks
+
+    def _quicken(self, birth: Spawn, fds: tuple[int, ...]) -> fork.Entrance:
+        """Prepare what an embryo will be, with the descriptors that came to it."""
+        far_fd, *lent = fds
+        return partial(self._be_born, self._spirit(birth, far_fd), lent, False)
+
+    def _spirit(self, birth: Spawn, far_fd: int) -> Spirit:
+        return Spirit(
             birth.slot,
             birth.generation,
             FarEnd(far_fd),
@@ -394,12 +458,36 @@ class Manager:
             interval=self._settings.heartbeat_interval,
             graceful=self._settings.graceful_timeout,
         )
-        return partial(self._be_born, spirit)
 
-    def _be_born(self, spirit: Spirit, mask: Iterable[int]) -> NoReturn:
+    def _be_born(
+        self,
+        spirit: Spirit,
+        lent: Iterable[int] | None,
+        loads: bool,
+        mask: Iterable[int],
+    ) -> NoReturn:
         """Become a spirit; runs in the newborn."""
-        self._become(spirit)
-        enter(spirit, self._hooks, self._log, mask)
+        self._become(spirit, lent)
+        enter(spirit, self._hooks, self._log, mask, loads=loads)
+
+    def _cast(self, generation: int, far_fd: int) -> fork.Entrance:
+        """Prepare a mold."""
+        from ghostd.mold import Mold
+
+        mold = Mold(
+            generation,
+            far_fd,
+            manager=self._pid,
+            load=self._hooks.load,
+            quicken=self._quicken,
+            log=self._log,
+        )
+        return partial(self._be_mold, mold)
+
+    def _be_mold(self, mold: Mold, mask: Iterable[int]) -> NoReturn:
+        """Become a mold; runs in the child."""
+        self._become(Outside(ok=True), None)
+        mold.enter(mask)
 
     def _send(self, pid: int, number: signal.Signals) -> None:
         try:
@@ -434,6 +522,10 @@ class Manager:
             yield from self._scales.weigh(serving)
         if self._strangers_at is not None and now >= self._strangers_at:
             self._strangers_at = None
+            if self._nursery.expecting:
+                # One of them may be a spirit that we have not been told of yet.
+                self._expect_strangers()
+                return
             for pid in child.strangers(self._nursery.pids):
                 child.bury(pid)
 

@@ -23,11 +23,15 @@ from ghostd.core.events import (
     SpawnFailed,
     Tired,
 )
+from ghostd.typed import TYPE_CHECKING
 from ghostd.unix import fork
 from ghostd.unix.child import Child, Ended
 from ghostd.unix.lifeline import Kind, Lifeline
 from ghostd.unix.oom import MemoryWatch
 from ghostd.unix.poller import HUNG_UP, READABLE, Poller
+
+if TYPE_CHECKING:
+    from ghostd.foundry import Foundry
 
 MOST_BEATS = 4
 """Records of one spirit that are told in one turn."""
@@ -57,6 +61,9 @@ class Nursery:
         expect: makes what a newborn runs.
         noted: the signals that must not reach a newborn before it is ready.
         lend: says which private descriptors the newborn of a slot may keep.
+
+    Attributes:
+        foundry: where spirits come from that are not forked by the manager itself.
     """
 
     def __init__(
@@ -74,15 +81,22 @@ class Nursery:
         self._lives: dict[int, Life] = {}
         self._by_fd: dict[int, int] = {}
         self._memory = MemoryWatch()
+        self.foundry: Foundry | None = None
 
     @property
     def pids(self) -> set[int]:
         """Give the pids of the living, and of the dead that are not reaped."""
-        return set(self._lives)
+        return set(self._lives) | (self.foundry.pids if self.foundry else set())
 
     # -- births ----------------------------------------------------------------
 
-    def bear(self, births: list[Spawn]) -> Iterator[Event]:
+    def bear(self, births: list[Spawn], now: float) -> Iterator[Event]:
+        """Have each of *births* happen; tell which did, and which did not or will."""
+        if self.foundry is not None:
+            return self.foundry.bear(births, now)
+        return self._fork(births)
+
+    def _fork(self, births: list[Spawn]) -> Iterator[Event]:
         """Fork for each of *births*; tell which came to be and which did not."""
         failures: list[OSError] = []
         lifelines = []
@@ -119,6 +133,16 @@ class Nursery:
             words = why.strerror or str(why)
             yield SpawnFailed(words, birth.slot, birth.generation)
 
+    def welcome(self, child: Child, lifeline: Lifeline, spawn: Spawn) -> Event:
+        """Take in a spirit that somebody else has forked; tell of it."""
+        try:
+            self._raise(child, lifeline)
+        except OSError as error:
+            self._disown(child.pid)
+            words = error.strerror or str(error)
+            return SpawnFailed(words, spawn.slot, spawn.generation)
+        return Spawned(child.pid, spawn.slot, spawn.generation)
+
     def _raise(self, child: Child, lifeline: Lifeline) -> None:
         lifeline.hand_over()
         self._lives[child.pid] = Life(child, lifeline)
@@ -136,6 +160,33 @@ class Nursery:
         self._poller.drop(life.child.fd)
         self._by_fd.pop(life.child.fd, None)
         life.child.close()
+
+    # -- molds -----------------------------------------------------------------
+
+    @property
+    def expecting(self) -> bool:
+        """Tell whether a child may exist that we have not been told of."""
+        return self.foundry is not None and self.foundry.expecting
+
+    @property
+    def deadline(self) -> float | None:
+        """Say when `tend` must be called if nothing happens before."""
+        return None if self.foundry is None else self.foundry.deadline
+
+    def tend(self, fds: dict[int, int], now: float, *, sweep: bool) -> Iterator[Event]:
+        """Hear what molds say; tell of the births that they have settled."""
+        if self.foundry is not None:
+            yield from self.foundry.tend(fds, now, sweep=sweep)
+
+    def keep(self, generations: Iterable[int | None], now: float) -> Iterator[Event]:
+        """Keep the molds of these generations, and no others."""
+        if self.foundry is not None:
+            yield from self.foundry.keep(generations, now)
+
+    def forgive(self, seconds: float) -> None:
+        """Blame no mold for time in which we did not listen."""
+        if self.foundry is not None:
+            self.foundry.forgive(seconds)
 
     # -- beats -----------------------------------------------------------------
 
@@ -200,13 +251,21 @@ class Nursery:
                 del self._lives[pid]
                 words = life.lifeline.last_words
                 self._let_go(life)
-                yield self._told(pid, ended, words)
+                yield self._told(pid, ended, words, proven=life.proven)
 
-    def _told(self, pid: int, ended: Ended, last_words: str) -> Exited:
-        starved = ended.signal == signal.SIGKILL and self._memory.struck()
-        words = ended.words + (" (out of memory)" if starved else "")
-        foreign = ended.foreign and not starved
+    def _told(self, pid: int, ended: Ended, last_words: str, *, proven: bool) -> Exited:
+        if ended.signal == signal.SIGQUIT and not proven:
+            # Only while a spirit loads does that signal end it; see `spirit`.
+            words = "told to leave while it loaded its code"
+            return Exited(pid, words, clean=True, foreign=True)
+        words = self.words(ended)
+        foreign = ended.foreign and words == ended.words
         return Exited(pid, words, ended.clean, foreign, last_words)
+
+    def words(self, ended: Ended) -> str:
+        """Say how a child ended, and whether memory was short."""
+        starved = ended.signal == signal.SIGKILL and self._memory.struck()
+        return ended.words + (" (out of memory)" if starved else "")
 
     def _let_go(self, life: Life) -> None:
         for fd in (life.lifeline.fd, life.child.fd):
@@ -230,6 +289,8 @@ class Nursery:
 
     def close(self) -> None:
         """End whoever is left after an error of ours: no orphan, whatever happened."""
+        if self.foundry is not None:
+            self.foundry.close()
         for life in self._lives.values():
             life.child.send(signal.SIGKILL)
         for life in self._lives.values():

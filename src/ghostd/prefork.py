@@ -136,6 +136,7 @@ class Prefork(Ghost):
         *Ghost.HOOKS,
         "finish",
         "heartbeat",
+        "load",
         "reap",
         "spawn",
         "spirit",
@@ -442,6 +443,20 @@ class Prefork(Ghost):
         """
         raise GhostError(f"{type(self).__name__} has no spirit(): override it")
 
+    def load(self) -> None:
+        """
+        Import the application: in each spirit before its body, or once in a mold.
+
+        With ``preload=True`` it runs once for each generation, in the process from
+        which the spirits of that generation are forked; the manager never runs it. A
+        QUIT meanwhile ends it at once. What it raises ends that spirit, or the mold,
+        and with it a generation that is on trial.
+        """
+
+    @property
+    def _loads(self) -> bool:
+        return type(self).load is not Prefork.load or "load" in vars(self)
+
     def spawn(self, pid: int) -> None:
         """Note that a spirit was born; it is a member already."""
 
@@ -467,6 +482,11 @@ class Prefork(Ghost):
     def _check_body(self) -> None:
         # While this process still has all rights, also those to read the library.
         death.prepare()
+        if self._loads:
+            import resource  # noqa: F401 - for spirits that load
+
+            if self.pool_settings.preload:
+                from ghostd import foundry  # noqa: F401 - for the manager and its molds
         if self._daemon.sockets is not None:
             self._daemon.sockets.check()
         if type(self).spirit is Prefork.spirit and "spirit" not in vars(self):
@@ -488,10 +508,15 @@ class Prefork(Ghost):
             report.note(f"{healthy} of {wanted} spirits have had their first beat yet")
         report.ready()
 
-    def _become(self, spirit: Spirit) -> None:
-        if self._daemon.sockets is not None:
-            self._daemon.sockets.take(spirit.slot)
-        self._be(spirit)
+    def _become(
+        self, spirit: Spirit | Outside, lent: Iterable[int] | None = None
+    ) -> None:
+        if isinstance(spirit, Spirit):
+            if self._daemon.sockets is not None:
+                self._daemon.sockets.take(spirit.slot, lent)
+            self._be(spirit)
+        else:
+            self._spirit = self._daemon.spirit = spirit
         self._manager = None
 
     def _be(self, spirit: Spirit) -> None:

@@ -18,7 +18,7 @@ from _thread import get_ident
 from collections.abc import Generator, Iterable
 from time import monotonic
 
-from ghostd.hooks import Hooks, describe
+from ghostd.hooks import Hooks, describe, load_anew
 from ghostd.typed import TYPE_CHECKING, Any, NoReturn, Protocol
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
@@ -304,10 +304,10 @@ class Outside:
     generation = None
     lag: float = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, ok: bool = False) -> None:
         """Be not well yet: that comes with the start."""
         self.due: float = float("inf")
-        self.ok: bool = False
+        self.ok: bool = ok
 
     def beat(self, finished: bool) -> bool:  # noqa: ARG002 - a spirit's signature
         """Send nothing to nobody."""
@@ -318,7 +318,14 @@ class Outside:
         raise RuntimeError("this process is no spirit")
 
 
-def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoReturn:
+def enter(
+    spirit: Spirit,
+    hooks: Hooks,
+    log: Log,
+    mask: Iterable[int],
+    *,
+    loads: bool = False,
+) -> NoReturn:
     """
     Be a spirit until the body returns, raises or is ended.
 
@@ -327,6 +334,7 @@ def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoRetu
         hooks: the body is among them.
         log: where its failure is told.
         mask: the signals that are blocked from now on.
+        loads: call `load` before the body.
     """
     code = 1
     try:
@@ -339,16 +347,18 @@ def enter(spirit: Spirit, hooks: Hooks, log: Log, mask: Iterable[int]) -> NoRetu
         spirit.begin()
         spirit.arm()
         fork.set_mask(fork.SIG_SETMASK, mask)
-        code = _live(spirit, hooks, log)
+        code = _live(spirit, hooks, log, loads=loads)
     finally:
         fork.flush()
         # SIGQUIT stays harmless up to here: our handler is never taken down.
         os._exit(code)
 
 
-def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:
+def _live(spirit: Spirit, hooks: Hooks, log: Log, *, loads: bool) -> int:
     """Run the body; give the exit code."""
     try:
+        if loads:
+            _load(spirit, hooks)
         hooks._embody()  # noqa: SLF001 - a public name would be taken from subclasses
     except SystemExit as error:
         if isinstance(error.code, str):
@@ -369,6 +379,26 @@ def _live(spirit: Spirit, hooks: Hooks, log: Log) -> int:
             )
         return 1
     return 0
+
+
+def _load(spirit: Spirit, hooks: Hooks) -> None:
+    """
+    Load the application; a QUIT meanwhile ends the spirit at once.
+
+    Nothing is in progress yet, and a load that hangs somewhere in C never comes back
+    to Python, where a handler of ours would run. So the kernel ends it, by the default
+    of that signal, but without the core dump that is part of it.
+    """
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, limits[1]))
+    fork.set_handler(signal.SIGQUIT, fork.SIG_DFL)
+    if not spirit.ok:  # asked before
+        raise SystemExit(0)
+    load_anew(hooks.load)
+    fork.set_handler(signal.SIGQUIT, spirit.on_quit)
+    resource.setrlimit(resource.RLIMIT_CORE, limits)
 
 
 def _exit_code(error: SystemExit) -> int:

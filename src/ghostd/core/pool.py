@@ -286,7 +286,7 @@ class Pool:
 
     def _on_early_death(self, event: Exited, now: float) -> None:
         reason = f"Spirit {event.pid} stopped too early: {event.words}"
-        if event.clean:
+        if event.clean and not event.foreign:
             reason += "; its body returned without a tick()"
         reason = f"{reason}\n{event.last_words}".strip()
         if not self._proven:

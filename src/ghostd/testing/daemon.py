@@ -37,8 +37,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ghostd.errors import PidfileError
+from ghostd.mold import MOLD, UNBORN_NAME
 from ghostd.testing import nanny
-from ghostd.unix import child
+from ghostd.unix import child, naming
 from ghostd.unix.pidfile import Pidfile
 
 T = TypeVar("T")
@@ -266,12 +267,13 @@ class Daemon:
             time.sleep(LOOK)
 
     def _overhead(self) -> int:
-        """Count the manager's anonymous descriptors but for those of its spirits."""
+        """Count the manager's anonymous descriptors but for those of its children."""
         kinds = ("pipe:", "socket:", "anon_inode:")
         names = [n for n in self.descriptors().values() if n.startswith(kinds)]
         closed_doors = self._environment.get("GHOSTD_CLOSED_DOORS", "").split(",")
         each = 1 if "pidfd" in closed_doors else 2
-        return len(names) - each * len(self.spirits)
+        # A mold and its stock have as many as a spirit, each.
+        return len(names) - each * len(self._children(alive=True))
 
     def _end(self) -> list[str]:
         left = [f"process {p}: {self._command_line(p)}" for p in self.processes]
@@ -349,17 +351,34 @@ class Daemon:
 
     @property
     def spirits(self) -> list[int]:
-        """Process ids of the manager's living children, the oldest first."""
-        pid = self.pid
-        pids = child.children_of(pid) if pid else []
-        return [each for each in pids if child.state(each) not in ("", "Z", "X")]
+        """Process ids of the manager's living spirits, the oldest first."""
+        others = (MOLD, UNBORN_NAME)
+        pids = self._children(alive=True)
+        return [each for each in pids if naming.name_of(each) not in others]
+
+    @property
+    def molds(self) -> list[int]:
+        """Process ids of the manager's living molds, the oldest first."""
+        pids = self._children(alive=True)
+        return [each for each in pids if naming.name_of(each) == MOLD]
+
+    @property
+    def embryos(self) -> list[int]:
+        """Process ids of those that have been forked and are no spirits yet."""
+        pids = self._children(alive=True)
+        return [each for each in pids if naming.name_of(each) == UNBORN_NAME]
 
     @property
     def zombies(self) -> list[int]:
         """Process ids of the manager's dead children that are not reaped yet."""
+        return self._children(alive=False)
+
+    def _children(self, *, alive: bool) -> list[int]:
         pid = self.pid
-        pids = child.children_of(pid) if pid else []
-        return [each for each in pids if child.state(each) == "Z"]
+        states = {each: child.state(each) for each in child.children_of(pid)}
+        if alive:
+            return [each for each, state in states.items() if state not in ("", *"ZX")]
+        return [each for each, state in states.items() if state == "Z"]
 
     @property
     def healthy(self) -> int:

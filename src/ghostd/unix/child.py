@@ -117,6 +117,15 @@ class Child:
         self.fd = -1
 
 
+def is_mine(pid: int) -> bool:
+    """Tell whether a process, alive or dead, is a child of ours that is not reaped."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def strangers(known: set[int]) -> list[int]:
     """
     List our dead children that are not among *known*; needs /proc.

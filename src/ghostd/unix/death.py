@@ -1,4 +1,4 @@
-"""Learning of the manager's death from the kernel itself (Linux)."""
+"""Who is told of whose death, and whose child an orphan becomes (Linux)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 from ghostd.unix import doors
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _prctl = None
 
@@ -38,6 +39,20 @@ def arm(number: signal.Signals) -> bool:
         False where the kernel cannot do it.
     """
     return _prctl is not None and _prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) == 0
+
+
+def adopt_orphans(wanted: bool) -> bool:
+    """
+    Have orphans below this process become its children, or no longer.
+
+    No child inherits it.
+
+    Returns:
+        False where the kernel cannot do it.
+    """
+    if not doors.SUBREAPER or _prctl is None:
+        return False
+    return bool(_prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) == 0)
 
 
 def is_subreaper() -> bool:

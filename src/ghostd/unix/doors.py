@@ -35,6 +35,9 @@ PIDFD = is_open("pidfd", present=_pidfd_works())
 PDEATHSIG = is_open("pdeathsig", present=sys.platform == "linux")
 """The kernel itself tells a spirit that its manager died."""
 
+SUBREAPER = is_open("subreaper", present=sys.platform == "linux")
+"""Orphans below a process become its children, so others may fork in its place."""
+
 EPOLL = is_open("epoll", present=hasattr(select, "epoll"))
 """Waiting costs the same for 4 and for 500 spirits."""
 

@@ -63,6 +63,13 @@ os.register_at_fork(
 )
 
 
+def forget_pending(but: int) -> None:
+    """Forget the signals that came while they were blocked, all but one of them."""
+    while strays := signal.sigpending() - {but}:
+        if signal.sigtimedwait(strays, 0) is None:
+            return
+
+
 class SignalInbox:
     """
     Notes signals until they are taken out.

@@ -234,6 +234,19 @@ def test_strangers_are_dead_children_that_nobody_knows() -> None:
     assert in_child(body) == (True, True, [], True)
 
 
+def test_a_child_is_ours_until_it_is_reaped() -> None:
+    def body() -> list[bool]:
+        each = born(signal.pause)
+        found = [child.is_mine(each.pid), child.is_mine(os.getppid())]
+        each.send(signal.SIGKILL)
+        wait_for(lambda: child.state(each.pid) == "Z")
+        found.append(child.is_mine(each.pid))
+        each.poll()
+        return [*found, child.is_mine(each.pid)]
+
+    assert in_child(body) == [True, False, True, False]
+
+
 def test_a_state_is_read_behind_any_name() -> None:
     """The name in /proc/PID/stat may hold brackets and blanks."""
 

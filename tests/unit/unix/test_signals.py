@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import in_child
 
 from ghostd.errors import GhostError
-from ghostd.unix.signals import SignalInbox
+from ghostd.unix.signals import SignalInbox, forget_pending
 
 T = TypeVar("T")
 
@@ -49,6 +49,19 @@ def test_what_is_noted_can_be_taken_once_and_wakes() -> None:
     assert awake
     assert noted == [(TERM, 1), (TTIN, 2)], "in order of first arrival"
     assert again == {}
+
+
+def test_what_came_while_it_was_blocked_can_be_forgotten() -> None:
+    def body(inbox: SignalInbox) -> tuple[dict[int, int], dict[int, int]]:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [TTIN, TERM, USR1])
+        for number in (TTIN, TERM, USR1):
+            signal.raise_signal(number)
+        forget_pending(but=TERM)
+        before = inbox.take()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return before, inbox.take()
+
+    assert with_inbox(body) == ({}, {TERM: 1})
 
 
 def test_a_storm_loses_no_flag() -> None:
@@ -170,7 +183,7 @@ def test_inherited_masks_and_ignored_signals_are_taken_over() -> None:
     """S6: nohup ignores HUP, other supervisors block TERM; both survive an exec."""
     script = """
 import os, signal
-from ghostd.unix.signals import SignalInbox
+from ghostd.unix.signals import SignalInbox, forget_pending
 inbox = SignalInbox([signal.SIGTERM, signal.SIGHUP])
 inbox.open()
 os.kill(os.getpid(), signal.SIGTERM)

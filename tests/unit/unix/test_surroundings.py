@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 from tests.helpers import in_child, living_child
 
-from ghostd.unix import cgroup, container, death, doors, memory, oom, processors
+from ghostd.unix import (
+    cgroup,
+    child,
+    container,
+    death,
+    doors,
+    memory,
+    oom,
+    processors,
+)
 from ghostd.unix.container import Term
 
 # -- processors ----------------------------------------------------------------------
@@ -231,6 +240,38 @@ def test_where_the_kernel_cannot_it_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(death, "_prctl", None)
     assert not death.arm(signal.SIGQUIT)
     assert not death.is_subreaper()
+    assert not death.adopt_orphans(True)
+
+
+def test_a_subreaper_inherits_orphans_until_it_has_enough() -> None:
+    if not doors.SUBREAPER:
+        pytest.skip("this door is closed")
+
+    def orphan() -> bool:
+        """Tell whether an orphan of ours is our child."""
+        read, write = os.pipe()
+        still, hold = os.pipe()
+        between = os.fork()
+        if between == 0:
+            os.close(hold)
+            if os.fork() == 0:
+                os.write(write, str(os.getpid()).encode())
+                os.read(still, 1)
+            os._exit(0)
+        os.waitpid(between, 0)
+        pid = int(os.read(read, 20))
+        mine = child.is_mine(pid)
+        os.close(hold)
+        if mine:
+            os.waitpid(pid, 0)
+        return mine
+
+    def body() -> list[bool]:
+        death.prepare()
+        found = [orphan(), death.adopt_orphans(True), death.is_subreaper(), orphan()]
+        return [*found, death.adopt_orphans(False), death.is_subreaper(), orphan()]
+
+    assert in_child(body) == [False, True, True, True, True, False, False]
 
 
 # -- doors ---------------------------------------------------------------------------
@@ -251,7 +292,9 @@ def test_doors_are_closed_by_name() -> None:
 
 
 @pytest.mark.skipif("GHOSTD_CLOSED_DOORS" in os.environ, reason="this is the inner run")
-@pytest.mark.parametrize("closed", ["pidfd,pdeathsig,epoll,pipe2,proc", "pidfd"])
+@pytest.mark.parametrize(
+    "closed", ["pidfd,pdeathsig,epoll,pipe2,proc,subreaper", "pidfd"]
+)
 def test_everything_holds_with_the_doors_closed(closed: str) -> None:
     """The fallbacks, on a machine that would never use them."""
     ended = subprocess.run(
