@@ -166,7 +166,7 @@ def shares(reports: list[Report]) -> list[int]:
 
 def queues(options: Namespace) -> Iterator[Figure]:
     """Take the ways in turns, each with a fresh start."""
-    turns, seconds = (2, 1.0) if options.short else (7, 3.0)
+    turns, seconds = (2, 0.7) if options.short else (7, 2.0)
     for kind in KINDS:
         found: dict[str, list[tuple[Report, int, int]]] = {mode: [] for mode in MODES}
         for _ in range(turns):
