@@ -57,8 +57,9 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
     status = 200
     body = f"{os.getpid()}\n".encode()
     if path == "/wait":
-        mark("in_flight")
-        await signal_of("go")
+        begun, _, go = scope["query_string"].decode().partition("&")
+        mark(begun or "in_flight")
+        await signal_of(go or "go")
     elif path == "/stream":
         await stream(send)
         return
@@ -95,7 +96,7 @@ async def body_of(receive: Any) -> bytes:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        mark("in_flight")
+        mark("uploading")
     return body
 
 

@@ -92,6 +92,28 @@ def test_an_error_shows_the_frames_of_its_author_only(folder: Path) -> None:
     assert files == ["wrong_here.py", "wrong_there.py", "wrong_there.py"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("nowhere_here", None, "No module named 'nowhere_here'"),
+        ("cut_here", "app = (\n", "cut_here.py, line 1"),
+        ("left_here", "import sys\nsys.exit(3)\n", "SystemExit: 3"),
+        ("empty_here", "", "empty_here has no 'app'"),
+        ("lacks_here", "import nowhere_else\n", "No module named 'nowhere_else'"),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_told(
+    folder: Path, name: str, text: str | None, why: str
+) -> None:
+    if text is not None:
+        (folder / f"{name}.py").write_text(text)
+    with pytest.raises(ApplicationError) as caught:
+        find(f"{name}:app", str(folder), factory=False)
+
+    assert str(caught.value).startswith(f"cannot import {name}:app: ")
+    assert why in str(caught.value)
+
+
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
 
 

@@ -3,148 +3,148 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import ExitStack
 
 import pytest
-from tests.http.kit import Server, serving
+from tests.http.kit import Client, Server, serving
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-each_parser = pytest.mark.parametrize("http", ["httptools", "h11"])
-each_loop = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+each_way = pytest.mark.parametrize(
+    ("http", "loop"), [("httptools", "uvloop"), ("h11", "asyncio")]
+)
+
+Talk = Generator[None, None, None]
+"""A conversation with a spirit that is told to leave where it says ``yield``."""
 
 
-def is_draining(d: Server) -> None:
-    """Wait until the first spirit has stopped to accept."""
-    d.wait_for_line(" drains ")
+def in_flight(d: Server, client: Client) -> Talk:
+    client.ask("/wait?in_flight")
+    d.wait_for((d.folder / "in_flight").exists)
+    yield
+    assert client.answer().closes
 
 
-@each_loop
-@each_parser
-def test_what_runs_is_answered_and_told_to_close(http: str, loop: str) -> None:
-    with serving(http=http, loop=loop) as d, d.client() as client:
-        client.ask("/wait")
-        d.wait_for((d.folder / "in_flight").exists)
+def idle(_d: Server, client: Client) -> Talk:
+    """It is what other servers lose: they close what is idle at that moment."""
+    client.get()
+    yield
+    assert client.get().closes
+
+
+def fresh(_d: Server, client: Client) -> Talk:
+    """A connection over which nothing was asked yet."""
+    yield
+    assert client.get().closes
+
+
+def half_asked(_d: Server, client: Client) -> Talk:
+    client.send("GET /")
+    yield
+    client.send("half HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.answer().closes
+
+
+def pipelined(d: Server, client: Client) -> Talk:
+    """All are answered, and the last one says that it is."""
+    client.ask("/wait?pipelined&go_on")
+    client.ask()
+    d.wait_for((d.folder / "pipelined").exists)
+    yield
+    client.ask()
+    (d.folder / "go_on").touch()
+    assert [client.answer().closes for _ in range(3)] == [False, False, True]
+
+
+def uploading(d: Server, client: Client) -> Talk:
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    d.wait_for((d.folder / "uploading").exists)
+    yield
+    client.send("def")
+    answer = client.answer()
+    assert answer.body == b"abcdef"
+    assert answer.closes
+
+
+def uploading_in_vain(_d: Server, client: Client) -> Talk:
+    """Closing with unread bytes would destroy the answer on its way."""
+    yield
+    client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n123")
+    assert client.answer().body == b"early"
+    client.send("456789")
+
+
+def streaming(d: Server, client: Client) -> Talk:
+    client.ask("/stream")
+    client.head()
+    chunks = client.chunks()
+    assert next(chunks) == b"first"
+    yield
+    (d.folder / "go").touch()
+    assert list(chunks) == [b"second", b"third"]
+    # It was told nothing of an end: a next request may be on its way.
+    assert client.get().closes
+
+
+def old_fashioned(d: Server, client: Client) -> Talk:
+    client.ask("/wait?old", version="1.0")
+    d.wait_for((d.folder / "old").exists)
+    yield
+    assert client.answer().closes
+
+
+def twice_told(d: Server, client: Client) -> Talk:
+    """It asked for the end itself."""
+    client.ask("/wait?twice", headers="Connection: close\r\n")
+    d.wait_for((d.folder / "twice").exists)
+    yield
+    assert client.answer().headers["connection"] == "close"
+
+
+TALKS = [
+    *(in_flight, idle, fresh, half_asked, pipelined, uploading, streaming),
+    *(old_fashioned, twice_told, uploading_in_vain),
+]
+
+
+@each_way
+def test_nobody_is_cut_off_who_could_not_know(http: str, loop: str) -> None:
+    with (
+        serving(http=http, loop=loop, keepalive_drain=1.5) as d,
+        ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(d.client()) for _ in TALKS]
+        talks = [talk(d, client) for talk, client in zip(TALKS, clients, strict=True)]
+        for talk in talks:
+            next(talk)
         pid = d.drain_one()
-        is_draining(d)
+        d.wait_for_line(" drains ")
         (d.folder / "go").touch()
-        answer = client.answer()
+        for talk, client in zip(talks, clients, strict=True):
+            with pytest.raises(StopIteration):
+                next(talk)
+            client.ends()
+            client.sock.close()
 
-        assert answer.body == b"%d\n" % pid
-        assert answer.closes
-        client.ends()
+        # As soon as the last one is gone, and not when its time is over.
         d.wait_for(lambda: pid not in d.spirits)
+        assert not d.log_lines("cut off")
         assert (d.folder / "shut_down").read_text() == str(pid)
 
 
-@each_loop
-@each_parser
-def test_a_request_on_its_way_over_an_idle_connection_is_answered(
-    http: str, loop: str
-) -> None:
-    """It is what other servers lose: they close what is idle at that moment."""
-    with serving(http=http, loop=loop, keepalive_drain=5) as d:
-        with d.client() as used, d.client() as fresh, d.client() as slow:
-            pid = int(used.get().body)
-            slow.send("GET /")
-            d.drain_one()
-            is_draining(d)
-            for client in used, fresh:
-                answer = client.get()
-                assert answer.body == b"%d\n" % pid
-                assert answer.closes
-                client.ends()
-            slow.send("slow HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert slow.answer().closes
-            slow.ends()
-        d.wait_for(lambda: pid not in d.spirits, limit=3)
-
-
-@each_loop
-def test_idle_connections_are_closed_after_keepalive_drain(loop: str) -> None:
-    with serving(loop=loop) as d, d.client() as used, d.client() as fresh:
+def test_idle_connections_are_closed_after_keepalive_drain() -> None:
+    with serving() as d, d.client() as used, d.client() as fresh:
         used.get()
         pid = d.drain_one()
-        is_draining(d)
+        d.wait_for_line(" drains ")
         took = used.ends()
         fresh.ends()
+        used.sock.close()
+        fresh.sock.close()
 
         assert 0.3 < took < 2
         d.wait_for(lambda: pid not in d.spirits)
-
-
-@each_parser
-def test_all_of_a_pipeline_is_answered_and_the_last_one_closes(http: str) -> None:
-    with serving(http=http) as d, d.client() as client:
-        client.ask("/wait")
-        client.ask()
-        d.wait_for((d.folder / "in_flight").exists)
-        d.drain_one()
-        is_draining(d)
-        client.ask()
-        (d.folder / "go").touch()
-        answers = [client.answer() for _ in range(3)]
-
-        assert [answer.closes for answer in answers] == [False, False, True]
-        client.ends()
-
-
-@each_parser
-def test_an_upload_is_read_to_its_end(http: str) -> None:
-    with serving(http=http) as d, d.client() as client:
-        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-        d.wait_for((d.folder / "in_flight").exists)
-        d.drain_one()
-        is_draining(d)
-        client.send("def")
-        answer = client.answer()
-
-        assert answer.body == b"abcdef"
-        assert answer.closes
-        client.ends()
-
-
-@each_parser
-def test_an_upload_that_nobody_reads_is_not_reset(http: str) -> None:
-    """Closing with unread bytes would destroy the answer on its way."""
-    with serving(http=http, keepalive_drain=1) as d, d.client() as client:
-        d.drain_one()
-        is_draining(d)
-        client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n123")
-        answer = client.answer()
-        client.send("456789")
-
-        assert answer.body == b"early"
-        client.ends()
-
-
-@each_parser
-def test_a_stream_runs_to_its_end(http: str) -> None:
-    with serving(http=http) as d, d.client() as client:
-        client.ask("/stream")
-        client.head()
-        chunks = client.chunks()
-        assert next(chunks) == b"first"
-        pid = d.drain_one()
-        is_draining(d)
-        (d.folder / "go").touch()
-
-        assert list(chunks) == [b"second", b"third"]
-        # It was told nothing of a close: a next request may be on its way.
-        assert client.get().closes
-        client.ends()
-        d.wait_for(lambda: pid not in d.spirits)
-
-
-def test_an_old_client_is_answered_and_left() -> None:
-    with serving() as d, d.client() as client:
-        client.ask("/wait", version="1.0")
-        d.wait_for((d.folder / "in_flight").exists)
-        d.drain_one()
-        is_draining(d)
-        (d.folder / "go").touch()
-
-        assert client.answer().closes
-        client.ends()
 
 
 @pytest.mark.parametrize("reuseport", [False, True])
@@ -161,17 +161,40 @@ def test_who_waits_in_the_queue_is_answered(reuseport: bool) -> None:
             assert waiting.answer().body == b"%d\n" % pid
 
 
+HANDSHAKE = """Upgrade: websocket\r
+Connection: Upgrade\r
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
+Sec-WebSocket-Version: 13\r
+"""
+CLOSE_1012 = b"\x88\x02\x03\xf4"
+
+
 @pytest.mark.parametrize("ws", ["auto", "websockets"])
 def test_a_websocket_is_closed_with_1012(ws: str) -> None:
-    with serving(ws=ws) as d, connect(f"ws://127.0.0.1:{d.port}/") as socket:
-        socket.send("hello")
-        assert socket.recv() == "hello"
-        pid = d.drain_one()
-        with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=5)
+    with serving(ws=ws) as d:
+        address = f"ws://127.0.0.1:{d.port}/"
+        with connect(address) as websocket, d.client() as shaking, d.client() as late:
+            websocket.send("hello")
+            assert websocket.recv() == "hello"
+            late.get()
+            shaking.ask("/slow", headers=HANDSHAKE)
+            d.wait_for((d.folder / "in_flight").exists)
+            pid = d.drain_one()
+            with pytest.raises(ConnectionClosed) as closed:
+                websocket.recv(timeout=5)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+            (d.folder / "go").touch()
+            late.ask("/", headers=HANDSHAKE)
+            for client in shaking, late:
+                # First it is let in: the handshake was on its way.
+                head = client.head()
+                assert head.status == 101
+                assert not head.closes
+                assert client.exactly(4) == CLOSE_1012
+                client.ends()
+                client.sock.close()
 
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012
         d.wait_for(lambda: pid not in d.spirits)
         assert (d.folder / "code").read_text() == "1012"
 

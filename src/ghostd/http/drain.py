@@ -36,6 +36,9 @@ CLOSE = (b"connection", b"close")
 LINGER = 1.0
 """Seconds that a half-closed connection waits for its client to close, too."""
 
+HEADERS = 10.0
+"""Seconds in which a request that has begun must have said what it wants."""
+
 LOOK = 0.02
 """Seconds between two looks at those who are not done yet."""
 
@@ -229,11 +232,15 @@ def has_shaken_hands(connection: Any) -> bool:
     return bool(event.is_set() if event else connection.handshake_complete)
 
 
-def is_busy(connection: Any) -> bool:
-    """Tell whether an answer is owed: to a request that has at least begun."""
+def is_owed(connection: Any) -> bool:
+    """Tell whether an answer is owed."""
     cycle = connection.cycle
-    running = cycle is not None and not cycle.response_complete
-    return running or _has_begun(connection) or unread(connection) > 0
+    return cycle is not None and not cycle.response_complete
+
+
+def is_asking(connection: Any) -> bool:
+    """Tell whether a request has begun, and is not known yet."""
+    return _has_begun(connection) or unread(connection) > 0
 
 
 def waits_behind(connection: Any) -> bool:
@@ -243,8 +250,7 @@ def waits_behind(connection: Any) -> bool:
         bool(getattr(connection, "pipeline", ()))
         # Still uploading: who closes now resets the connection.
         or (cycle is not None and bool(cycle.more_body))
-        or _has_begun(connection)
-        or unread(connection) > 0
+        or is_asking(connection)
     )
 
 
@@ -303,7 +309,12 @@ class Drain:
         self._state = state
         self._coming = coming
         self._busy = busy
-        self._idle_until = self._loop.time() + patience
+        self._patience = patience
+        self._headers = max(patience, HEADERS)
+        self._start = self._loop.time()
+        self._busy_at: weakref.WeakKeyDictionary[Any, float] = (
+            weakref.WeakKeyDictionary()
+        )
         self._told: weakref.WeakSet[Any] = weakref.WeakSet()
         state.connections.joined = self._joined
         for connection in list(state.connections):
@@ -352,19 +363,15 @@ class Drain:
             connection.transport.close()
         return len(left)
 
-    @property
-    def _is_late(self) -> bool:
-        return self._loop.time() >= self._idle_until
-
     def _is_over(self) -> bool:
         state = self._state
         # Who has not shaken hands by then has no request on its way.
-        coming = bool(self._coming) and not self._is_late
+        coming = self._coming and self._loop.time() < self._start + self._patience
         return not (state.connections or state.tasks or coming or self._busy())
 
     def _look(self) -> None:
         """Close those for whom it is time."""
-        late = self._is_late
+        now = self._loop.time()
         for connection in list(self._state.connections):
             if connection.transport is None:
                 continue
@@ -372,5 +379,9 @@ class Drain:
                 if has_shaken_hands(connection) and connection not in self._told:
                     self._told.add(connection)
                     connection.shutdown()
-            elif late and not is_busy(connection):
+            elif is_owed(connection):
+                self._busy_at[connection] = now
+            elif is_asking(connection) and now < self._start + self._headers:
+                pass
+            elif now >= self._busy_at.get(connection, self._start) + self._patience:
                 connection.transport.close()
