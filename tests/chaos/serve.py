@@ -83,6 +83,9 @@ STOP_EVERY = 2.0
 KILL_EVERY = 0.5
 RESIZE_EVERY = 0.25
 LARGEST = 8
+BEAT = 0.2
+"""Seconds in which it is heard once that a spirit is to be recycled."""
+
 LIFE = 2.0
 """Seconds in which a spirit gets as many requests as it is recycled after."""
 
@@ -289,7 +292,7 @@ def suffer(
         )
     verdict.require(
         not report.unsent and verdict.report.sent >= scale.rate * scale.seconds,
-        f"{report.unsent} never sent",
+        f"{report.unsent} not sent in time",
         timely=True,
     )
     return verdict
@@ -344,10 +347,13 @@ def recycle(case: Case, scale: Scale) -> Verdict:
         elapse(end)
         births += len(d.log_lines("Spirit", "started"))
 
-    verdict = suffer("recycle", case, scale, torment, max_requests=most)
+    verdict = suffer(
+        "recycle", case, scale, torment, max_requests=most, heartbeat_interval=BEAT
+    )
     lost_nothing(verdict)
-    # Half of what the count alone would give: who takes over takes its time.
-    least = verdict.report.sent / most / 2
+    # A part of what the count alone would give: it is heard once in each interval, and
+    # until somebody has taken over, who is to be replaced goes on.
+    least = max(1, verdict.report.sent / most / 8)
     verdict.require(births >= least, f"{births} recycled, after {most} requests each")
     return verdict
 
@@ -376,8 +382,8 @@ def stop(case: Case, scale: Scale) -> Verdict:
     """
     Stop the daemon, and start it again.
 
-    While none runs calls are refused, of which a client is told at once; nothing is
-    cut off.
+    While none runs calls are refused, or knock until the next one does; nothing that
+    was let in is cut off.
     """
     times = 0
 
@@ -394,7 +400,7 @@ def stop(case: Case, scale: Scale) -> Verdict:
     report = verdict.report
     cut_off = len(report.failed) - report.refused
     verdict.require(not cut_off, f"{cut_off} cut off in {times} stops")
-    verdict.require(report.refused, f"{report.refused} refused")
+    verdict.notes.append(f"{report.refused} refused")
     return verdict
 
 

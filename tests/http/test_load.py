@@ -21,6 +21,7 @@ BRIEF = Scale(seconds=2, peace=0.2, rate=400, warm_up=0.2, spirits=3)
     [
         (serve.reload, Case("asgi", True, "shared")),
         (serve.reload, Case("wsgi", False, "reuseport")),
+        (serve.recycle, Case("asgi", False, "shared")),
         (serve.resize, Case("wsgi", True, "shared")),
         (serve.stop, Case("asgi", True, "shared")),
         (serve.kill, Case("asgi", False, "shared")),
