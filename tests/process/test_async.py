@@ -256,6 +256,24 @@ def test_a_thread_beside_the_loop_does_not_vouch_for_it() -> None:
         d.wait_for_line("immediately")
 
 
+@each_loop
+def test_a_body_that_blocks_its_loop_sees_a_quit_if_it_looks(loop: str) -> None:
+    body = """
+    async def spirit(self):
+        self.ready()
+        while self.ok:
+            pass
+        self.log.info("has seen it")
+    """
+    with service(body, loop=loop, spirits=1, graceful_timeout=10) as d:
+        d.start()
+        d.wait_for(lambda: d.healthy == 1)
+        d.stop()
+
+        assert d.log_lines("has seen it")
+        assert not d.log_lines("immediately")
+
+
 BUSY = """
 async def spirit(self):
     self.ready()
