@@ -44,6 +44,12 @@ class AioSpirit(LoopSpirit):
         self._cancelled = False
         self._waiting: set[asyncio.Future[None]] = set()
 
+    @staticmethod
+    def prepare(loop: object) -> None:
+        """Import uvloop, if it is wanted."""
+        if loop == "uvloop":
+            _factory("uvloop")
+
     def run(
         self, body: Coroutine[Any, Any, object], settings: PoolSettings, log: Log
     ) -> object:

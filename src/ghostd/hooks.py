@@ -46,6 +46,9 @@ class Hooks(Protocol):
     def load(self) -> object:
         """Load the application."""
 
+    def _load_in_mold(self) -> object:
+        """Load the application, and what runs the body."""
+
     def _embody(self) -> object:
         """Run the body of a spirit, of whatever kind it is."""
 

@@ -89,6 +89,10 @@ class LoopSpirit(BelledSpirit):
         self.silent: bool = False
         self._beat_at: float | None = None
 
+    @staticmethod
+    def prepare(loop: object) -> None:
+        """Import what importing this class has not, in a mold."""
+
     def run(
         self, body: Coroutine[Any, Any, object], settings: PoolSettings, log: Log
     ) -> object:

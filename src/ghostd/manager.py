@@ -478,7 +478,7 @@ class Manager:
             generation,
             far_fd,
             manager=self._pid,
-            load=self._hooks.load,
+            load=self._hooks._load_in_mold,  # noqa: SLF001 - as in `spirit`
             quicken=self._quicken,
             log=self._log,
         )

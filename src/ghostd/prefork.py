@@ -525,6 +525,15 @@ class Prefork(Ghost):
             share = self.pool_settings.jitter * (os.getpid() * 0.618034 % 1.0)
             self._spirit = Counted(spirit, max(1, round(limit * (1.0 - share))))
 
+    def _load_in_mold(self) -> None:
+        """Load what runs the body, too: the spirits of the mold share it then."""
+        settings = self.pool_settings
+        if is_asynchronous(self.spirit):
+            _kind_for(settings.loop).prepare(settings.loop)
+        elif settings.threads > 1:
+            import ghostd.crew  # noqa: F401 - for the spirits
+        self.load()
+
     def _embody(self) -> object:
         """Run the body, whatever its kind, in the spirit that is of the same kind."""
         spirit, settings = self._daemon.spirit, self.pool_settings

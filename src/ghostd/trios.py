@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from time import monotonic
 
 import anyio
+import trio  # noqa: F401 - anyio would load it late, in each spirit of a mold
 
 from ghostd.loops import LoopSpirit
 from ghostd.settings import PoolSettings

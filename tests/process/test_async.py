@@ -185,6 +185,35 @@ def test_a_body_may_be_given_as_a_keyword_and_make_its_own_loop() -> None:
         d.wait_for_line("runs on MyLoop", times=2)
 
 
+@pytest.mark.parametrize(
+    ("loop", "module"),
+    [("asyncio", "ghostd.aio"), ("uvloop", "uvloop"), ("trio", "trio")],
+)
+def test_a_mold_loads_the_loop_for_all_its_spirits(loop: str, module: str) -> None:
+    body = f"""
+    def load(self):
+        self.log.info("{module} is there: " + str("{module}" in sys.modules))
+
+    async def spirit(self):
+        self.log.info(f"begins, {{self.generation}}")
+        while await self.wait(60):
+            pass
+
+    def waitup(self):
+        assert "{module}" not in sys.modules  # the manager's
+    """
+    script = pool(body, preload=True, loop=loop, term="immediate")
+    with Daemon(script, descriptors=False) as d:
+        d.start()
+        d.wait_for_line("begins, 0", times=2)
+        d.signal(signal.SIGHUP)
+        d.wait_for_line("begins, 1", times=2)
+        d.wait_for(lambda: d.healthy == 2)
+
+        assert len(d.log_lines(f"{module} is there: True")) == 2
+        assert not d.log_lines("Hook waitup failed")
+
+
 # -- hung, or busy ---------------------------------------------------------------
 
 
