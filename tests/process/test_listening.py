@@ -47,6 +47,9 @@ def spirit(self):
 """
 HEAD = "import socket\n"
 
+KINDS = [(False, False), (True, False), (True, True)]
+"""With `reuseport`, and also with a mold in between."""
+
 
 def serving(*members: str, **settings: object) -> str:
     listen = settings.pop("listen", f"127.0.0.1:{free_port()}")
@@ -121,8 +124,10 @@ def test_hooks_and_spirits_find_them_by_name_in_their_order(tmp_path: Path) -> N
         assert not path.exists()
 
 
-@pytest.mark.parametrize("reuseport", [False, True])
-def test_nobody_has_a_socket_of_another_nor_has_what_it_starts(reuseport: bool) -> None:
+@pytest.mark.parametrize(("reuseport", "preload"), KINDS)
+def test_nobody_has_a_socket_of_another_nor_has_what_it_starts(
+    reuseport: bool, preload: bool
+) -> None:
     members = """
     def spirit(self):
         code = "import sys; sys.stdin.read()"
@@ -138,6 +143,7 @@ def test_nobody_has_a_socket_of_another_nor_has_what_it_starts(reuseport: bool) 
         members,
         listen=["127.0.0.1:0", "[::1]:0", "udp:127.0.0.1:0"],
         reuseport=reuseport,
+        preload=preload,
         spirits=3,
         control="",
     )
@@ -271,11 +277,12 @@ def is_free(port: int) -> bool:
 # -- nothing is lost -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("reuseport", [False, True])
+@pytest.mark.parametrize(("reuseport", "preload"), KINDS)
 def test_nothing_is_lost_when_the_pool_reloads_grows_shrinks_and_stops(
-    reuseport: bool,
+    reuseport: bool, preload: bool
 ) -> None:
-    with Daemon(serving(reuseport=reuseport, spirits=3), descriptors=False) as d:
+    script = serving(reuseport=reuseport, preload=preload, spirits=3)
+    with Daemon(script, descriptors=False) as d:
         up(d, 3)
         with Load(address(d), connections=8, rate=400, keepalive=False) as load:
             load.more(100)
