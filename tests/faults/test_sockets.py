@@ -43,7 +43,7 @@ class Service(Prefork):
 
 
 def listening(*listen: str, **more: object) -> Daemon:
-    settings: dict[str, object] = {"spirits": 2, "listen": listen, **more}
+    settings = {"spirits": 2, "listen": listen, "control": "", **more}
     return kit.service(BODY, **settings)  # type: ignore[arg-type]  # of its signature
 
 
@@ -258,23 +258,22 @@ def test_a_long_path_works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "error"),
+    ("call", "error", "numbers"),
     [
-        ("socket", "EMFILE"),
-        ("bind", "ENOMEM"),
-        ("listen", "EADDRINUSE"),
-        ("setsockopt", "ENOPROTOOPT"),
-        ("link,linkat", "EIO"),
-        ("umask", "ENOSYS"),
+        ("socket", "EMFILE", (2, 4)),
+        ("bind", "ENOMEM", (1, 3)),
+        ("listen", "EADDRINUSE", (1, 3)),
+        ("setsockopt", "ENOPROTOOPT", (4,)),
+        ("link,linkat", "EIO", (2,)),
+        ("umask", "ENOSYS", (3,)),
     ],
 )
 def test_an_error_at_any_call_of_opening_is_survived_or_told(
-    call: str, error: str
+    call: str, error: str, numbers: tuple[int, ...]
 ) -> None:
     """Like `test_start`, for what a start does only if it listens."""
     with listening("unix:s", "127.0.0.1:0", "[::1]:0", reuseport=True, spare=0) as d:
-        seen = 0
-        for number in (1, 2, 3, 5):
+        for number in numbers:
             trace = d.folder / f"strace-{number}"
             program = kit.background(
                 d,
@@ -284,16 +283,14 @@ def test_an_error_at_any_call_of_opening_is_survived_or_told(
             )
             # It traces the daemon, too, and ends with it.
             d.wait_for(lambda: kit.healthy(d, 2)() or not d.processes)
-            seen += "INJECTED)" in trace.read_text()
+            assert "INJECTED)" in trace.read_text()
             if d.pid:
                 d.stop()
             kit.nothing_runs(d)
             if program.returncode:
                 assert program.stderr.startswith("service did not start: ")
-                assert "INJECTED)" in trace.read_text()
             assert not os.path.lexists(d.folder / "s")
             assert not kit.leftovers(d)
-        assert seen
 
 
 # -- what others opened --------------------------------------------------------
