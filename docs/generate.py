@@ -295,7 +295,7 @@ def members(group: str) -> list[Setting]:
 
 def option_row(setting: Setting) -> tuple[str, str, str, str]:
     """Describe the option of a setting."""
-    made = command.option(setting)
+    made = command.OPTIONS[setting.name]
     names = ", ".join(f"`{name}`" for name in (*made.opts, *made.secondary_opts))
     value = "" if setting.is_switch else f"`{made.metavar}`"
     missing = setting.default in (None, (), "")

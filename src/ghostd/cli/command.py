@@ -168,13 +168,16 @@ class Group(click.Group):
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+OPTIONS: dict[str, Option] = {name: option(setting) for name, setting in TABLE.items()}
+"""The option of each setting; made once, for all commands."""
+
 
 def settings_options(names: Iterable[str]) -> Decorator:
     """Add the options of these settings to a command."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         params = function.__dict__.setdefault("__click_params__", [])
-        params.extend(reversed([option(TABLE[name]) for name in names]))
+        params.extend(reversed([OPTIONS[name] for name in names]))
         return function
 
     return add
