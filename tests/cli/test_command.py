@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -231,6 +232,22 @@ def test_detached_or_not() -> None:
     assert kit.plan("serve", "shop:app", "--daemon").word == "start"
     assert kit.plan("reload", "x").wait
     assert not kit.plan("reload", "x", "--no-wait").wait
+
+
+def test_the_command_lines_of_the_guides_can_be_read() -> None:
+    snippets = Path(__file__).parents[2] / "docs" / "snippets"
+    unit = (snippets / "shop.service").read_text()
+    image = (snippets / "Dockerfile.shop").read_text()
+    found = re.findall(r"^Exec\w+=\S*/ghostd (.*)$", unit, re.MULTILINE)
+    lines = [line.split() for line in found]
+    lines.append(json.loads(image.rpartition("CMD ")[2])[1:])
+
+    assert [kit.plan(*line).word for line in lines] == ["run", "reload", "run"]
+    assert {kit.step(*line).name for line in lines} == {"shop"}
+    variables = dict(
+        re.findall(r"^(?:ENV |Environment=)(\w+)=(.*)$", unit + image, re.MULTILINE)
+    )
+    assert set(config.environment(variables)) == {"pidfile"}
 
 
 # -- development ---------------------------------------------------------------

@@ -20,12 +20,14 @@ from ghostd.cli import screen
 AT = "[2026-01-20 21:50:45.12345] [17]"
 
 
-def drawn(record: str, *, terminal: bool = False, height: int = 25) -> str:
+def drawn(*records: str, terminal: bool = False, height: int = 25) -> str:
     stream = io.StringIO()
     console = Console(
         file=stream, force_terminal=terminal, height=height, width=60, highlight=False
     )
-    screen.render(console, record)
+    drawing = screen.Screen(console)
+    for record in records:
+        drawing.draw(record)
     return stream.getvalue()
 
 
@@ -87,6 +89,27 @@ def test_a_traceback_of_our_frames_alone_leaves_the_words() -> None:
         '  File "/srv/shop.py", line 1, in f',
         "    1 / 0",
         "ZeroDivisionError",
+    ]
+
+
+def test_what_was_told_is_not_told_again() -> None:
+    said = "ApplicationError: cannot import shop:app: SyntaxError: invalid syntax"
+    story = (
+        f"SyntaxError: invalid syntax{screen.CAUSE}"
+        "Traceback (most recent call last):\n"
+        f'  File "{screen.OURS}x.py", line 1, in f\n'
+        f"    raise\nghostd.http.application.{said}"
+    )
+    told = story.replace("\n", "\n    ")
+    lines = drawn(
+        f"{AT} [error] Spirit 3 failed: {said}\n    {told}",
+        f"{AT} [error] Generation 2 is dropped: {said}\n    {told}",
+    ).splitlines()
+
+    assert lines == [
+        f"21:50:45 17 error  Spirit 3 failed: {said}",
+        "SyntaxError: invalid syntax",
+        f"21:50:45 17 error  Generation 2 is dropped: {said}",
     ]
 
 

@@ -39,6 +39,7 @@ OUR_FRAME = re.compile(
 NO_FRAMES = re.compile(
     r"^Traceback \(most recent call last\):\n(?!  File )", re.MULTILINE
 )
+CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
 CALM = 0.02
 """Seconds without another line after which a record counts as whole."""
 
@@ -82,13 +83,14 @@ def show(log: int, change: int, watch: dict[str, Any]) -> int:
     A byte is written there once it watches, and one for each change.
     """
     console = Console(stderr=True, highlight=False)
+    screen = Screen(console)
     over = threading.Event()
 
     def read() -> None:
         with open(log, "rb", buffering=0):
             for record in records(log):
                 with contextlib.suppress(OSError):  # the terminal may be gone
-                    render(console, record)
+                    screen.draw(record)
         over.set()
 
     reader = threading.Thread(target=read)
@@ -145,26 +147,48 @@ def records(fd: int) -> Iterator[str]:
             return
 
 
-def render(console: Console, record: str) -> None:
-    """Print a record: a log line in colours, anything else as it is."""
-    found = LINE.fullmatch(record)
-    if found is None:
-        console.print(Text(fitting(record, console.height)), soft_wrap=True)
-        return
-    at, pid, level, message = found.groups()
-    first, *rest = message.split("\n")
-    colour = COLOURS.get(level, "bold red")
-    line = Text.assemble((at, "dim"), f" {pid} ", (f"{level:<6} {first}", colour))
-    console.print(line, soft_wrap=True)
-    if rest:
-        story = fitting(without_ours(dedent("\n".join(rest))), console.height)
-        # Our own wrapping would be in the way of whoever copies a line.
-        console.print(Syntax(story, "pytb").highlight(story), soft_wrap=True, end="")
+class Screen:
+    """Draws records: log lines in colours, anything else as it is."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on *console*."""
+        self._console = console
+        self._last = ""
+
+    def draw(self, record: str) -> None:
+        """Draw a record; a story that was told just before is not told again."""
+        found = LINE.fullmatch(record)
+        if found is None:
+            self._print(Text(fitting(record, self._console.height)))
+            return
+        at, pid, level, message = found.groups()
+        first, *rest = message.split("\n")
+        colour = COLOURS.get(level, "bold red")
+        self._print(
+            Text.assemble((at, "dim"), f" {pid} ", (f"{level:<6} {first}", colour))
+        )
+        if rest:
+            story = said_once(without_ours(dedent("\n".join(rest))), first)
+            if story and story != self._last:
+                story = fitting(story, self._console.height)
+                self._print(Syntax(story, "pytb").highlight(story), end="")
+            self._last = story
+
+    def _print(self, text: Text, end: str = "\n") -> None:
+        # Wrapping of ours would be in the way of whoever copies a line.
+        self._console.print(text, soft_wrap=True, end=end)
 
 
 def without_ours(story: str) -> str:
     """Leave the frames of ghostd out of a traceback; the mistake is in none of them."""
     return NO_FRAMES.sub("", OUR_FRAME.sub("", story)).strip("\n")
+
+
+def said_once(story: str, first: str) -> str:
+    """Leave out a last exception that has no frames, and whose words stand above."""
+    *before, last = story.split(CAUSE)
+    said = last.partition(": ")[2]
+    return CAUSE.join(before) if before and said and said in first else story
 
 
 def fitting(text: str, height: int) -> str:
