@@ -17,11 +17,11 @@ from ghostd.core.events import (
     Exited,
     Farewell,
     Grow,
-    Reload,
     Resize,
     Shrink,
     Stop,
     TimeLost,
+    Tired,
 )
 from ghostd.settings import PoolSettings
 from ghostd.testing import OBEDIENT, TEMPERAMENTS, Faults, Temperament, World
@@ -43,14 +43,22 @@ class Storm(RuleBasedStateMachine):
         graceful=st.sampled_from([0, 0.5, 10]),
         budget=st.sampled_from([None, 0, 2]),
         boot=st.sampled_from([None, 5.0]),
+        canary=st.sampled_from([0, 1, 5.0]),
+        missing=st.sampled_from([0, 0, 1]),
+        age=st.sampled_from([None, None, 1000.0]),
+        delay=st.sampled_from([0, 0, 2.0]),
     )
-    def begin(
+    def begin(  # noqa: PLR0913, PLR0917 - as many as there are settings
         self,
         spirits: int,
         spare: int,
         graceful: float,
         budget: int | None,
         boot: float | None,
+        canary: float,
+        missing: int,
+        age: float | None,
+        delay: float,
     ) -> None:
         self.next_ones = []
         self.world = World(
@@ -59,6 +67,11 @@ class Storm(RuleBasedStateMachine):
                 spare=spare,
                 graceful_timeout=graceful,
                 restart_budget=budget,
+                boot_timeout=20,
+                canary_time=canary,
+                max_unavailable=missing,
+                max_age=age,
+                drain_delay=delay,
             ),
             lambda _rng, _birth: self.next_ones.pop() if self.next_ones else OBEDIENT,
             boot_deadline=boot,
@@ -79,9 +92,13 @@ class Storm(RuleBasedStateMachine):
         else:
             self.world.send(Resize(1))
 
-    @rule()
-    def reload(self) -> None:
-        self.world.send(Reload())
+    @rule(broken=st.booleans())
+    def reload(self, broken: bool) -> None:
+        self.world.reload(broken=broken)
+
+    @rule(nth=counts)
+    def tire(self, nth: int) -> None:
+        self.world.send(Tired(self._pid(nth), "it is tired"))
 
     @precondition(lambda self: self.world.births > PLACES)
     @rule(graceful=st.booleans())
@@ -119,6 +136,10 @@ class Storm(RuleBasedStateMachine):
     @rule(rate=st.sampled_from([0.0, 0.5, 1.0]))
     def fail_forks(self, rate: float) -> None:
         self.world.faults = Faults(**self.world.faults.plain() | {"forks": rate})
+
+    @rule(rate=st.sampled_from([0.0, 0.5, 1.0]))
+    def delay_births(self, rate: float) -> None:
+        self.world.faults = Faults(**self.world.faults.plain() | {"births": rate})
 
     @rule(rate=st.sampled_from([0.0, 1.0]))
     def mix(self, rate: float) -> None:

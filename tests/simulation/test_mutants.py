@@ -251,11 +251,21 @@ class AgesTwiceAsFast(Pool):
         return super()._spread(limit) / 2
 
 
+class StaysYoung(Pool):
+    def _spread(self, limit: float) -> float:
+        return limit * 1.01
+
+
 class ReplacesTheTirelessToo(Pool):
     def _on_time_lost(self, event: TimeLost, now: float) -> None:
         super()._on_time_lost(event, now)
         for member in self.members.values():
             self._tire(member, "the manager was")
+
+
+class WaitsWithTheCanary(Pool):
+    def _canary_fits(self) -> bool:
+        return super()._canary_fits() and not self.brake.holds(self._now)
 
 
 class HatchesNoCanary(Pool):
@@ -469,10 +479,12 @@ WRONG: list[tuple[type[Pool], str]] = [
     (NeverOver, "L2 stop"),
     (WaitsForTwo, "L3 refill"),
     (HatchesNoCanary, "L3 canary"),
+    (WaitsWithTheCanary, "L3 canary"),
     (NeverTrusts, "L3 canary"),
     (KeepsCanariesOfDroppedCode, "L3 canary"),
     (Oversleeps, "L3 missed"),
     (BearsTheSilent, "L4 hung"),
+    (StaysYoung, "L4 aged"),
     (NeverSleeps, "L5 busy"),
     (NeverForgives, "L6 forgiven"),
     (ReloadsInSilence, "L8 answer"),

@@ -102,11 +102,12 @@ class Member:
 
     def shift(self, seconds: float, now: float) -> None:
         """Move every stamp later, as if *seconds* had not passed; none beyond now."""
-        self.born = min(self.born + seconds, now)
+        born = min(self.born + seconds, now)
+        if self.expires is not None:
+            self.expires += born - self.born
+        self.born = born
         if self.beat is not None:
             self.beat = min(self.beat + seconds, now)
-        if self.expires is not None:
-            self.expires += seconds
         if self.ready_at is not None:
             self.ready_at = min(self.ready_at + seconds, now)
         if self.left_at is not None:

@@ -211,6 +211,7 @@ class Pool:
         if event.generation == self.reloads.trial:
             self._drop(reason, now)
         elif event.generation == self.generation:
+            self._tale.stillborn(event.generation, reason)
             self._on_useless_code(reason, "the code does not load", now)
 
     def _on_beat(self, event: Beat, now: float) -> None:
@@ -249,7 +250,7 @@ class Pool:
             self._tire(member, event.why)
 
     def _tire(self, member: Member, why: str) -> None:
-        if member.alive and member.tired_at is None:
+        if member.alive and member.tired_at is None and self.stopping is None:
             member.tired_at = self._now
             self._tale.tired(member.pid, why)
 
@@ -403,6 +404,8 @@ class Pool:
 
     def _prove(self) -> None:
         generation = self.reloads.prove()
+        # Whatever ended too soon was other code.
+        self.brake.forget()
         old = sum(m.active and self._stale(m) for m in self.members.values())
         self._tale.proven(generation, old)
 
@@ -511,27 +514,30 @@ class Pool:
 
     def _refill(self, now: float) -> None:
         """Plan births: as many as are missing, where there is room and no brake."""
-        missing, room = self._missing(), self._room()
-        if missing <= 0 or room <= 0 or now < self._birth_at():
+        room = self._room()
+        if room <= 0 or self.fork_brake.holds(now):
             return
-        births = min(missing, room, BURST)
+        births = wishes = min(self._missing(), room)
         self.brake.release(now)
-        if self.brake.cautious:
-            births = 0 if self._starting() else 1
+        if self.brake.holds(now):
+            births = 0
+        elif self.brake.cautious:
+            births = min(births, 0 if self._starting() else 1)
         else:
-            self._hurry = births < min(missing, room)
+            births = min(births, BURST)
+            self._hurry = births < wishes
         for _ in range(births):
-            generation = self._next_generation()
-            spawn = Spawn(self._free_slot(generation), generation)
-            self._unborn.append(spawn)
-            self._tale.add(spawn)
-
-    def _next_generation(self) -> int:
-        """Say whose the next birth is: a canary's only when nobody else is missing."""
+            self._bear(self.generation)
+        # What the brake holds against the code that serves says nothing about other
+        # code, which may well be the repair.
         trial = self.reloads.trial
-        if trial is None or not self._wants_canary():
-            return self.generation
-        return self.generation if self._regulars() < self._places() else trial
+        if trial is not None and births < min(room, BURST) and self._canary_fits():
+            self._bear(trial)
+
+    def _bear(self, generation: int) -> None:
+        spawn = Spawn(self._free_slot(generation), generation)
+        self._unborn.append(spawn)
+        self._tale.add(spawn)
 
     def next_deadline(self) -> float | None:
         """
@@ -548,10 +554,11 @@ class Pool:
             return self._now
         due = min(self._dues(), default=None)
         if self.stopping is None:
-            wanting = self._room() > 0 and self._missing() > 0
-            birth_at = self._try_at() if wanting else None
+            room = self._room() > 0
+            birth_at = self._try_at() if room and self._missing() > 0 else None
+            hatch_at = self.fork_brake.until if room and self._canary_fits() else None
             boot = None if self._booted else self._boot_deadline
-            dues = (due, birth_at, boot, self._proven_at())
+            dues = (due, birth_at, hatch_at, boot, self._proven_at())
             due = min((time for time in dues if time is not None), default=None)
         return None if due is None else max(due, self._now)
 
@@ -625,10 +632,17 @@ class Pool:
     def _proven_at(self) -> float | None:
         return self.reloads.proven_at(self.members.values(), self.settings.canary_time)
 
+    def _canary_fits(self) -> bool:
+        """Tell whether a canary is wanted, and nobody is in its place."""
+        # One that was begun before the trial may be one too many: it goes first.
+        return self._wants_canary() and self._regulars() <= self._places()
+
     def _starting(self) -> bool:
-        """Tell whether somebody is on the way to a first beat."""
-        starting = any(m.active and m.beat is None for m in self.members.values())
-        return starting or bool(self._unborn)
+        """Tell whether a regular one is on the way to a first beat."""
+        trial = self.reloads.trial
+        return any(m.beat is None for m in self._regular()) or any(
+            spawn.generation != trial for spawn in self._unborn
+        )
 
     def _surge(self, stale: list[Member]) -> int:
         """
@@ -639,11 +653,10 @@ class Pool:
         return int(bool(stale and self.settings.spare and self.reloads.trial is None))
 
     def _missing(self) -> int:
+        """Count the regular ones that are wanted and not even on their way."""
         stale = [m for m in self._regular() if self._stale(m)]
         regulars, places = self._regulars(), self._places()
-        missing = max(0, places + self._surge(stale) - regulars)
-        # One that was begun before the trial may be one too many: it goes first.
-        return missing + int(self._wants_canary() and regulars <= places)
+        return max(0, places + self._surge(stale) - regulars)
 
     def _room(self) -> int:
         living = len(self.members) + len(self._unborn)
@@ -667,10 +680,11 @@ class Pool:
         holder is stale, and that holder is the next to be dismissed.
         """
         unborn = {s.slot for s in self._unborn if s.generation == generation}
-        peers = self._regular()
+        peers, coming = self._regular(), unborn
         if generation == self.reloads.trial:
             peers = [m for m in self.members.values() if m.active]
-        held = unborn | {m.slot for m in peers}
+            coming = {s.slot for s in self._unborn}
+        held = coming | {m.slot for m in peers}
         for slot in range(self.wanted):
             if slot not in held:
                 return slot

@@ -65,6 +65,16 @@ class Tale:
             pause=pause,
         )
 
+    def stillborn(self, generation: int, reason: str) -> None:
+        """Say that a life did not begin for want of code that loads."""
+        self._say(
+            ERROR,
+            "spirit.stillborn",
+            f"Cannot start a spirit of generation {generation}: {reason}",
+            generation=generation,
+            reason=reason,
+        )
+
     def healthy(self, pid: int) -> None:
         """Say that the first beat has come."""
         self._say(DEBUG, "spirit.healthy", f"Spirit {pid} is healthy", pid)

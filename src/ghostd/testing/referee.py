@@ -77,6 +77,7 @@ INVARIANTS = {
     "L3 canary": "a trial begins and ends in the turn in which it can",
     "L3 missed": "nothing falls due between two turns but at the deadline",
     "L4 hung": "a silent spirit is dismissed and a slow one killed when it is time",
+    "L4 aged": "who is too old is to be replaced",
     "L5 busy": "no wake-ups in vain, one after another",
     "L6 forgiven": "a brake forgives what is long past",
     "L8 answer": "each reload is answered once: when it is complete or has failed",
@@ -416,6 +417,7 @@ class Referee:
         if self.trial is not None:
             self.generation = self._rolling = self.trial
             self.trial = None
+            self._strikes = Streak(self.settings.budget)
 
     def _on_useless(self, now: float) -> None:
         """Count a life, or an attempt at one, that never got to work."""
@@ -460,7 +462,9 @@ class Referee:
 
     def _on_tired(self, event: Tired, _now: float) -> None:
         life = self.lives.get(event.pid)
-        if life is not None and life.active and life.beat and not life.tired:
+        if life is None or self.stop:
+            return
+        if life.active and life.beat and not life.tired:
             life.tired = True
             self._asked.append(event.pid)
 
@@ -561,16 +565,16 @@ class Referee:
     def _check_brakes(self, action: Spawn, now: float) -> None:
         if self._forks.paid(now) and now < self._forks.until - EPSILON:
             self._fail("I2 fork", f"{action} before {self._forks.until:.3f}")
-        if not self._strikes.paid(now):
-            return
+        if action.generation == self.trial or not self._strikes.paid(now):
+            return  # a canary does not pay for other code
         if now < self._strikes.until - EPSILON:
             self._fail(
                 "I2 brake",
                 f"{action} before {self._strikes.until:.3f}, after "
                 f"{self._strikes.count} strikes of {self._strikes.budget} free ones",
             )
-        starting = any(life.active and not life.beat for life in self.lives.values())
-        if starting or self._pending:
+        starting = any(not life.beat for life in self._regular())
+        if starting or any(g != self.trial for _, g, _ in self._pending):
             self._fail("I2 brake", f"{action} beside another that has no beat yet")
 
     def _check_slot(self, action: Spawn, *, canary: bool) -> None:
@@ -583,6 +587,8 @@ class Referee:
             for life in peers
             if life.generation >= action.generation and not life.tired
         }
+        if canary:
+            held |= {slot for slot, _, _ in self._pending}
         held |= {life.slot for life in peers}
         free = next((slot for slot in range(self.wanted) if slot not in held), None)
         if action.slot in fresh or action.slot >= self.wanted:
@@ -805,8 +811,16 @@ class Referee:
                 silent_at = max(life.heard + self._patience(life), self._amnesty)
                 if not self.stop and limit > silent_at:
                     self._fail("L4 hung", f"{life} is silent, and nobody minds")
+                self._check_age(life, limit)
             elif life.killed_at is None and limit > life.left_at + graceful:
                 self._fail("L4 hung", f"{life} leaves since {life.left_at:.3f}")
+
+    def _check_age(self, life: Life, now: float) -> None:
+        most = self.settings.max_age
+        if most is None or self.stop or life.tired or not life.beat:
+            return
+        if now > life.born + most:
+            self._fail("L4 aged", f"{life}, born at {life.born:.3f}")
 
     def _check_answers(self, now: float) -> None:
         """Check that whoever waits for a reload waits for one that goes on."""
@@ -840,18 +854,24 @@ class Referee:
         active, coming = self.active, len(self._pending)
         if active > self.wanted + self._surge():
             self._fail("I1 actives", f"{active} active, wanted {self.wanted}")
-        free = now >= self._strikes.last + FORGIVEN and not self._forks_fail
         room = self.living + coming < self.wanted + self.settings.spare
-        if free and room and deadline != now:
-            if active + self._coming() < self.wanted:
+        if room and not self._forks_fail and deadline != now:
+            forgiven = now >= self._strikes.last + FORGIVEN
+            if forgiven and active + self._coming() < self.wanted:
                 self._fail("L3 refill", f"{active} active, wanted {self.wanted}")
-            full = active + self._coming() >= self.wanted + self._surge()
-            if self.trial is not None and not full and not self._canaries():
-                self._fail("L3 canary", f"{self.trial} on trial has none")
+            self._check_hatched()
         if not self.ready:
             over = self._boot_deadline is not None and now >= self._boot_deadline
             if over or self.settled:
                 self._fail("ready", "not told")
+
+    def _check_hatched(self) -> None:
+        """Check that a trial has its canary, where there is room for one."""
+        if self.trial is None or self._canaries():
+            return
+        regulars = len(self._regular()) + self._coming()
+        if regulars < self.wanted + bool(self.settings.spare):
+            self._fail("L3 canary", f"{self.trial} on trial has none")
 
     def _check_wakes(self, now: float) -> None:
         due = self._deadline is not None and now >= self._deadline

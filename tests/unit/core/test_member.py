@@ -58,6 +58,16 @@ def test_all_stamps_move_together_and_never_stays_never() -> None:
     )
 
 
+def test_what_expires_moves_as_far_as_the_birth() -> None:
+    member, newborn = a_member(expires=150.0), a_member(expires=150.0)
+
+    member.shift(10.0, now=200.0)
+    newborn.shift(50.0, now=110.0)
+
+    assert (member.born, member.expires) == (110.0, 160.0)
+    assert (newborn.born, newborn.expires) == (110.0, 160.0)
+
+
 def test_no_stamp_moves_beyond_now() -> None:
     member = a_member(beat=101.0, left_at=102.0, killed_at=103.0)
 
@@ -74,7 +84,9 @@ def test_a_member_prints_its_place_and_phase() -> None:
 
 
 def test_a_member_is_rebuilt_from_plain_data() -> None:
-    member = a_member(beat=101.0, left_at=102.0)
+    member = a_member(
+        beat=101.0, ready_at=101.0, expires=200.0, tired_at=101.5, left_at=102.0
+    )
     member.told = member.silent = True
 
     assert Member.from_plain(member.plain()).plain() == member.plain()

@@ -15,11 +15,20 @@ from ghostd.core.events import (
     Reload,
     Spawned,
     SpawnFailed,
+    Stillborn,
     Stop,
     TimeLost,
+    Tired,
 )
 from ghostd.core.pool import Pool
 
+CHANGES = {
+    "restart_budget": 0,
+    "canary_time": 1,
+    "max_age": 50,
+    "jitter": 0.5,
+    "drain_delay": 2,
+}
 FIRST = (Spawned(11, 0, 0), Spawned(12, 1, 0))
 STORIES: dict[str, list[tuple[float, tuple[Event, ...]]]] = {
     "new": [],
@@ -31,12 +40,37 @@ STORIES: dict[str, list[tuple[float, tuple[Event, ...]]]] = {
         (100.0, FIRST),
         (101.0, (Beat(11, 101.0), Beat(12, 101.0), Reload())),
     ],
+    "on trial": [
+        (100.0, FIRST),
+        (101.0, (Beat(11, 101.0), Beat(12, 101.0), Reload())),
+        (102.0, (Spawned(13, 0, 1), Beat(13, 102.0))),
+    ],
+    "rolling": [
+        (100.0, FIRST),
+        (101.0, (Beat(11, 101.0), Beat(12, 101.0), Reload())),
+        (102.0, (Spawned(13, 0, 1), Beat(13, 102.0))),
+        (103.0, ()),
+    ],
+    "dropped": [
+        (100.0, FIRST),
+        (101.0, (Beat(11, 101.0), Beat(12, 101.0), Reload())),
+        (102.0, (Stillborn(0, 1, "SyntaxError"),)),
+    ],
+    "tired": [
+        (100.0, FIRST),
+        (101.0, (Beat(11, 101.0), Beat(12, 101.0), Tired(12, "it is"))),
+    ],
+    "draining": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Stop(graceful=True)))],
     "grown": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Grow(3)))],
     "silent": [(100.0, FIRST), (160.0, ())],
     "late": [(100.0, FIRST), (300.0, (TimeLost(150.0),))],
     "braked": [(100.0, FIRST), (101.0, (Beat(12, 101.0), died(11)))],
     "no forks": [(100.0, (SpawnFailed("no", 0, 0),))],
-    "leaving": [(100.0, FIRST), (101.0, (Beat(11, 101.0), Stop(graceful=True)))],
+    "leaving": [
+        (100.0, FIRST),
+        (101.0, (Beat(11, 101.0), Stop(graceful=True))),
+        (103.5, ()),
+    ],
     "killed": [(100.0, FIRST), (101.0, (Stop(graceful=False),))],
     "given up": [(100.0, FIRST), (100.5, (died(11),))],
     "undying": [(100.0, FIRST), (101.0, (Stop(graceful=False),)), (110.0, ())],
@@ -44,7 +78,7 @@ STORIES: dict[str, list[tuple[float, tuple[Event, ...]]]] = {
 
 
 def reached(story: str) -> Pool:
-    pool = a_pool(100.0, 105.0, restart_budget=0)
+    pool = a_pool(100.0, 105.0, **CHANGES)
     pool.plan(100.0)
     for now, events in STORIES[story]:
         tell(pool, now, *events)
@@ -53,7 +87,7 @@ def reached(story: str) -> Pool:
 
 def copied(pool: Pool) -> Pool:
     plain = json.loads(json.dumps(pool.plain(), allow_nan=False))
-    return Pool.from_plain(settings(restart_budget=0), plain)
+    return Pool.from_plain(settings(**CHANGES), plain)
 
 
 @pytest.mark.parametrize("story", STORIES)

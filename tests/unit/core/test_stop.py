@@ -19,6 +19,7 @@ from tests.unit.core.telling import (
 
 from ghostd.core.actions import Call, Kill, Quit
 from ghostd.core.events import (
+    Beat,
     Event,
     Farewell,
     Grow,
@@ -209,3 +210,65 @@ def test_no_place_is_filled_after_a_stop() -> None:
     pool = a_pool()
 
     assert births(tell(pool, 100.0, GRACEFUL)) == []
+
+
+# -- with a delay for those who send work ----------------------------------------------
+
+
+def test_with_a_delay_nobody_is_told_at_first_but_the_pool_is_not_ready() -> None:
+    pool = serving(drain_delay=5)
+    assert pool.ready
+
+    actions = tell(pool, 110.0, GRACEFUL)
+
+    assert deeds(actions) == [Call("finish", (True,))]
+    assert not pool.ready
+    assert pool.next_deadline() == 115.0
+    assert deeds(tell(pool, 114.9)) == []
+    assert signals(tell(pool, 115.0)) == [Quit(11), Quit(12)]
+
+
+def test_the_graceful_time_begins_after_the_delay() -> None:
+    pool = serving(drain_delay=5, graceful_timeout=10)
+    tell(pool, 110.0, GRACEFUL)
+    tell(pool, 115.0)
+
+    assert pool.next_deadline() == 125.0
+    assert signals(tell(pool, 125.0)) == [Kill(11), Kill(12)]
+
+
+def test_a_stop_at_once_knows_no_delay() -> None:
+    pool = serving(drain_delay=5)
+    tell(pool, 110.0, GRACEFUL)
+
+    assert signals(tell(pool, 111.0, AT_ONCE)) == [Kill(11), Kill(12)]
+
+
+def test_who_leaves_in_the_delay_is_not_replaced_and_killed_in_time() -> None:
+    pool = serving(drain_delay=50, graceful_timeout=10)
+    tell(pool, 110.0, GRACEFUL)
+
+    assert births(tell(pool, 111.0, Farewell(11, 111.0))) == []
+    assert pool.next_deadline() == 121.0
+    assert signals(tell(pool, 121.0)) == [Kill(11)]
+
+
+def test_an_empty_pool_need_not_wait_for_the_delay() -> None:
+    pool = serving(drain_delay=50)
+    tell(pool, 110.0, GRACEFUL)
+    tell(pool, 111.0, left(11), left(12))
+
+    assert pool.over
+
+
+# -- ready -----------------------------------------------------------------------------
+
+
+def test_a_pool_is_ready_while_somebody_serves() -> None:
+    pool = a_pool()
+    assert not pool.ready
+    tell(pool, 100.0, Spawned(11, 0, 0), Beat(11, 100.0))
+    assert pool.ready
+
+    tell(pool, 101.0, Farewell(11, 101.0))
+    assert not pool.ready
