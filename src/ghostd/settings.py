@@ -361,6 +361,11 @@ class PoolSettings(Value):
     threads: int = 1
 
     @property
+    def silence(self) -> float:
+        """Give the seconds after its last beat in which a spirit may be silent."""
+        return self.heartbeat_interval + self.heartbeat_timeout
+
+    @property
     def budget(self) -> int:
         """Give the restart budget as a number."""
         if self.restart_budget is None:

@@ -9,6 +9,8 @@ pool survives must catch it, and by the name of the rule that it breaks.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Spawn
 from ghostd.core.brake import Brake
 from ghostd.core.events import Beat, Exited, SpawnFailed, Stop, TimeLost
 from ghostd.core.member import Member
+from ghostd.core.muster import Muster
 from ghostd.core.pool import Pool
 from ghostd.settings import PoolSettings
 from ghostd.testing import INVARIANTS, OBEDIENT, SHORT, Violation, World
@@ -32,19 +35,42 @@ def changed(settings: PoolSettings, **factors: float) -> PoolSettings:
     )
 
 
-class OneTooManyLives(Pool):
-    def _room(self) -> int:
-        return super()._room() + 1
+class Mistaken(Pool):
+    """One that takes everybody for something else."""
+
+    look: type[Muster] = Muster
+
+    def _mustered(self) -> Muster:
+        if self._muster is None:
+            self._muster = self.look(
+                self.settings,
+                self.wanted,
+                self.reloads,
+                self.members.values(),
+                self._unborn,
+            )
+        return self._muster
 
 
-class SpareIsAtLeastOne(Pool):
-    def _room(self) -> int:
-        return self.wanted + max(1, self.settings.spare) - len(self.members)
+class OneTooManyLives(Mistaken):
+    class look(Muster):  # noqa: N801 - an attribute
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.room += 1
 
 
-class OneTooManyActive(Pool):
-    def _missing(self) -> int:
-        return super()._missing() + 1
+class SpareIsAtLeastOne(Mistaken):
+    class look(Muster):  # noqa: N801
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.room += not self._settings.spare
+
+
+class OneTooManyActive(Mistaken):
+    class look(Muster):  # noqa: N801
+        @property
+        def missing(self) -> int:
+            return super().missing + 1
 
 
 class ShrinkIsNotHeard(Pool):
@@ -195,9 +221,9 @@ class TurnsBackToGraceful(Pool):
 
 class ShrinksFromTheOldest(Pool):
     def _retire(self, now: float) -> None:
-        regular = self._regular()
-        if not any(map(self._stale, regular)):
-            for member in regular[: max(0, len(regular) - self.wanted)]:
+        muster = self._mustered()
+        if not muster.stale:
+            for member in muster.regular[: max(0, len(muster.regular) - self.wanted)]:
                 self._dismiss(member, now)
         super()._retire(now)
 
@@ -226,14 +252,15 @@ class ShortTrials(Pool):
 
 
 class AnyCodeIsGood(Pool):
-    def _on_dead_canary(self, *_: Any) -> None:
-        self._prove()
+    def _on_dead_canary(self, member: Member, *_: Any) -> None:
+        self._prove(member.generation)
 
 
 class BlamesTheNewForAnyDeath(Pool):
     def _on_exited(self, event: Exited, now: float) -> None:
         super()._on_exited(event, now)
-        self._drop("somebody died", now)
+        if self.reloads.trial is not None:
+            self._drop(self.reloads.trial, "somebody died")
 
 
 class BearsDeadCanaries(Pool):
@@ -241,9 +268,11 @@ class BearsDeadCanaries(Pool):
         pass
 
 
-class KeepsCanariesOfDroppedCode(Pool):
-    def _dismiss_dropped(self, now: float) -> None:
-        pass
+class KeepsCanariesOfDroppedCode(Mistaken):
+    class look(Muster):  # noqa: N801
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.dropped = []
 
 
 class AgesTwiceAsFast(Pool):
@@ -264,13 +293,19 @@ class ReplacesTheTirelessToo(Pool):
 
 
 class WaitsWithTheCanary(Pool):
-    def _canary_fits(self) -> bool:
-        return super()._canary_fits() and not self.brake.holds(self._now)
+    def _bear(self, generation: int, births: int) -> None:
+        waits = generation == self.reloads.trial and self.brake.holds(self._now)
+        super()._bear(generation, 0 if waits else births)
+
+    def _birth_at(self) -> float | None:
+        at = super()._birth_at()
+        return None if at is None else max(at, self.brake.until)
 
 
-class HatchesNoCanary(Pool):
-    def _wants_canary(self) -> bool:
-        return not self.settings.spare and super()._wants_canary()
+class HatchesNoCanary(Mistaken):
+    class look(Muster):  # noqa: N801
+        def _wants_canary(self) -> bool:
+            return not self._settings.spare and super()._wants_canary()
 
 
 class NeverTrusts(Pool):
@@ -283,14 +318,19 @@ class ReloadsInSilence(Pool):
         pass
 
 
+class BlamesTheNewForOldSilence(Pool):
+    def _stall(self, reason: str) -> None:
+        self._forget_reload(reason)
+
+
 class ForgetsWhoAskedBefore(Pool):
     def _forget_reload(self, *_: Any) -> None:
         self.reloads.end()
 
 
 class PromisesTooMuch(Pool):
-    def _prove(self) -> None:
-        super()._prove()
+    def _prove(self, trial: int) -> None:
+        super()._prove(trial)
         self._tale.reloaded(self.generation)
         self.reloads.end()
 
@@ -315,9 +355,10 @@ class NoBurst(Pool):
         return actions
 
 
-class EverybodyIsTheFirst(Pool):
-    def _free_slot(self, generation: int) -> int:
-        return 0 * generation
+class EverybodyIsTheFirst(Mistaken):
+    class look(Muster):  # noqa: N801
+        def slots(self, generation: int) -> Iterator[int]:
+            return repeat(0 * generation)
 
 
 class ReadyAgainAndAgain(Pool):
@@ -352,10 +393,12 @@ class NeverOver(Pool):
         return False
 
 
-class WaitsForTwo(Pool):
-    def _missing(self) -> int:
-        missing = super()._missing()
-        return missing if missing > 1 else 0
+class WaitsForTwo(Mistaken):
+    class look(Muster):  # noqa: N801
+        @property
+        def missing(self) -> int:
+            missing = super().missing
+            return missing if missing > 1 else 0
 
 
 class Oversleeps(Pool):
@@ -396,9 +439,9 @@ class ReadyByPlace(Pool):
 
 
 class SleepsThroughForgiveness(Pool):
-    def _try_at(self) -> float:
-        waits = self._starting() and self.brake.cautious
-        return float("inf") if waits else self._birth_at()
+    def _try_at(self, muster: Muster) -> float:
+        waits = muster.starting and self.brake.cautious
+        return float("inf") if waits else super()._try_at(muster)
 
 
 class BelievesNoNumber(Pool):
@@ -490,9 +533,10 @@ WRONG: list[tuple[type[Pool], str]] = [
     (ReloadsInSilence, "L8 answer"),
     (ForgetsWhoAskedBefore, "L8 answer"),
     (PromisesTooMuch, "L8 answer"),
+    (BlamesTheNewForOldSilence, "I13 dropped"),
     (ReadyByPlace, "ready"),
     (SleepsThroughForgiveness, "L3 missed"),
-    (BelievesNoNumber, "I7 silence"),
+    (BelievesNoNumber, "L4 hung"),
 ]
 
 ELSEWHERE = {NoBurst: in_a_large_pool, NeverForgives: after_a_fork_storm}

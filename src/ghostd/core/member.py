@@ -100,6 +100,11 @@ class Member:
         """Say since when it is silent: its last beat, or its birth."""
         return self.born if self.beat is None else self.beat
 
+    def borne_until(self, booting: float, silence: float) -> float:
+        """Say until when its silence is borne, so many seconds before and after."""
+        beat = self.beat
+        return self.born + booting if beat is None else beat + silence
+
     def shift(self, seconds: float, now: float) -> None:
         """Move every stamp later, as if *seconds* had not passed; none beyond now."""
         born = min(self.born + seconds, now)

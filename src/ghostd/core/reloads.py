@@ -46,11 +46,9 @@ class Reloads:
         self.trial, self.rolling = self._issued, None
         return self._issued
 
-    def prove(self) -> int:
-        """Take the generation on trial for good; give its number."""
-        if self.trial is not None:
-            self.good, self.rolling, self.trial = self.trial, self.trial, None
-        return self.good
+    def prove(self, trial: int) -> None:
+        """Take the generation on trial for good."""
+        self.good, self.rolling, self.trial = trial, trial, None
 
     def end(self) -> None:
         """Have no reload any more: it failed, is complete, or nobody cares."""

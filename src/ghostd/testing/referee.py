@@ -574,7 +574,7 @@ class Referee:
                 f"{self._strikes.count} strikes of {self._strikes.budget} free ones",
             )
         starting = any(not life.beat for life in self._regular())
-        if starting or any(g != self.trial for _, g, _ in self._pending):
+        if starting or any(g <= self.generation for _, g, _ in self._pending):
             self._fail("I2 brake", f"{action} beside another that has no beat yet")
 
     def _check_slot(self, action: Spawn, *, canary: bool) -> None:
@@ -703,6 +703,8 @@ class Referee:
         life.silent = True
         if self._canary(life):
             self._fall()
+        elif not life.beat:
+            self._rolling = None
 
     def _check_tired(self, action: Say, now: float) -> None:
         pid = action.fields["pid"]
@@ -825,7 +827,7 @@ class Referee:
     def _check_answers(self, now: float) -> None:
         """Check that whoever waits for a reload waits for one that goes on."""
         underway = self._rolling if self.trial is None else self.trial
-        if self._unanswered - {underway}:
+        if self._unanswered != ({underway} - {None}):
             self._fail("L8 answer", f"{self._unanswered} wait, underway: {underway}")
         if self._rolling is not None and self.settled:
             self._fail("L8 answer", f"{self._rolling} has replaced all, nobody says so")

@@ -48,7 +48,8 @@ from ghostd.core.events import (
     TimeLost,
     Tired,
 )
-from ghostd.core.pool import UNDYING, Pool
+from ghostd.core.pool import Pool
+from ghostd.core.record import UNDYING
 from ghostd.settings import PoolSettings
 from ghostd.testing.referee import Referee, Violation
 from ghostd.values import Value

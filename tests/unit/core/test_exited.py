@@ -96,6 +96,24 @@ def test_without_last_words_the_reason_is_one_line() -> None:
     assert pool.failure == "Spirit 11 stopped too early: exit code 1"
 
 
+def test_a_body_that_returned_without_a_beat_is_told_so() -> None:
+    pool = a_pool()
+    born(pool, 100.0, 11, 12)
+    tell(pool, 100.1, left(11))
+
+    assert pool.failure == (
+        "Spirit 11 stopped too early: exit code 0; its body returned without a tick()"
+    )
+
+
+def test_one_that_a_stranger_asked_to_go_before_its_first_beat_did_not_return() -> None:
+    pool = a_pool()
+    born(pool, 100.0, 11, 12)
+    tell(pool, 100.1, Exited(11, "exit code 0", clean=True, foreign=True))
+
+    assert pool.failure == "Spirit 11 stopped too early: exit code 0"
+
+
 def test_even_a_clean_early_death_ends_the_pool() -> None:
     pool = a_pool()
     born(pool, 100.0, 11, 12)

@@ -128,6 +128,19 @@ def test_a_new_one_that_dies_early_ends_the_waiting_but_not_the_reload() -> None
     assert signals(tell(pool, 113.0, Beat(15, 113.0))) == [Quit(12)]
 
 
+def test_a_new_one_that_is_never_ready_ends_the_waiting_too() -> None:
+    pool, _ = rolling(spare=2, boot_timeout=30)
+    born(pool, 111.0, 14, first_slot=1)
+    tell(pool, 140.0, Beat(12, 140.0), Beat(13, 140.0), left(11))
+
+    actions = tell(pool, 141.0)
+
+    assert answers(actions) == [
+        Reloaded(1, "Spirit 14 is not ready after 30.0 seconds\nthe reload goes on")
+    ]
+    assert births(actions) == [Spawn(1, 1)]
+
+
 def test_new_ones_that_die_young_never_cost_an_old_one() -> None:
     pool, _ = rolling(spare=2, restart_budget=0)
     actions = born(pool, 111.0, 20, first_slot=1)

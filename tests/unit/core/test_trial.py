@@ -354,6 +354,19 @@ def test_an_old_one_that_dies_meanwhile_is_replaced_by_an_old_one() -> None:
     assert births(tell(pool, 111.0, died(12))) == [Spawn(1, 0)]
 
 
+def test_an_old_one_that_is_never_ready_says_nothing_about_the_new_code() -> None:
+    pool = serving(110.0, canary_time=100, boot_timeout=30, spare=2)
+    tell(pool, 110.0, died(12))
+    tell(pool, 110.0, Spawned(14, 1, 0), Reload())
+    tell(pool, 111.0, Spawned(13, 0, 1), Beat(13, 111.0), Beat(11, 111.0))
+
+    actions = tell(pool, 140.0)
+
+    assert signals(actions) == [Quit(14)]
+    assert answers(actions) == []
+    assert births(actions) == [Spawn(1, 0)]
+
+
 def test_code_that_does_not_stay_alive_can_be_replaced() -> None:
     """A brake holds against the code that serves, and the new one may be the cure."""
     pool = serving(110.0, restart_budget=0, canary_time=0)
