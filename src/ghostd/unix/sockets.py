@@ -9,7 +9,6 @@ away what waits there.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -18,20 +17,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from ghostd.errors import ListenError, PrivilegeError
-from ghostd.typed import Any
-from ghostd.unix import activation, doors, privilege, queues
+from ghostd.errors import PrivilegeError
+from ghostd.unix import activation, doors, ports, privilege, queues
 from ghostd.unix.addresses import Activated, Address, Inet, Passed, Place, Unix
 from ghostd.unix.poller import milliseconds
 from ghostd.unix.queues import Queues
 from ghostd.unix.socketfile import SocketFile
 
-HINTS = {
-    errno.EADDRINUSE: "Somebody listens there; 'ss -tulnp' tells who.",
-    errno.EACCES: "Ports below 1024 are root's: start as root, and give user=... too.",
-    errno.EADDRNOTAVAIL: "No interface of this machine has that address.",
-}
-NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 RESERVE = 2
 """Times as many queues as are wanted, where none can be opened later."""
 
@@ -62,7 +54,7 @@ class Listener:
         self.name: str = name
         self.sock: socket.socket = sock
         self.queues: Queues | None = queues
-        self.where: str = _where(sock) if file is None else f"unix:{file.path}"
+        self.where: str = ports.name(sock) if file is None else f"unix:{file.path}"
         self._file = file
         self._foreign = foreign
 
@@ -70,7 +62,7 @@ class Listener:
         """Let nobody in any more who does not wait already."""
         if self._file is not None:
             self._file.remove()
-        elif not self._foreign and doors.FILTER and _is_tcp(self.sock):
+        elif not self._foreign and doors.FILTER and ports.is_tcp(self.sock):
             every = [self.sock] if self.queues is None else self.queues.each()
             for sock in every:
                 # Without it those who come now are let in, and dropped at the end.
@@ -141,14 +133,16 @@ class Sockets:
     def _claim(self, address: Activated) -> None:
         self._passed = self._passed or activation.labels()
         if not self._passed:
-            error = _error(address, f"{activation.why_none()}")
+            error = ports.refusal(address, activation.why_none())
             error.add_note(
                 "Start it by its socket unit, or by systemd-socket-activate."
             )
             raise error
         if not self._labelled(address):
             names = ", ".join(map(repr, dict.fromkeys(self._passed.values())))
-            raise _error(address, f"nothing was passed by that name, but {names}")
+            raise ports.refusal(
+                address, f"nothing was passed by that name, but {names}"
+            )
         for fd in self._labelled(address):
             _refuse_no_socket(address, fd)
 
@@ -217,7 +211,7 @@ class Sockets:
     def _open_inet(self, address: Inet) -> Listener:
         try:
             if not self._reuseport:
-                return Listener(address.name, _bound(address, self._backlog))
+                return Listener(address.name, ports.bound(address, self._backlog))
             if not doors.FILTER:
                 why = "this system cannot say which queue is next"
             else:
@@ -225,21 +219,21 @@ class Sockets:
                     return self._open_queues(address)
                 except _NoQueues as error:
                     why = str(error)
-            listener = Listener(address.name, _bound(address, self._backlog))
+            listener = Listener(address.name, ports.bound(address, self._backlog))
         except OSError as error:
-            raise _explained(address, error) from None
+            raise ports.explained(address, error) from None
         self._warn(f"One queue for all spirits on {listener.where}: {why}")
         return listener
 
     def _open_queues(self, address: Inet) -> Listener:
         # The kernel lets anybody of our user join who asks for it, and would let us
         # join another daemon: that address is in use.
-        _bound(address, self._backlog).close()
-        first = _bound(address, 0, reuseport=True)
+        ports.bound(address, self._backlog).close()
+        first = ports.bound(address, 0, reuseport=True)
         try:
             found = Queues(
                 first,
-                partial(_another, first, None if address.udp else self._backlog),
+                partial(ports.another, first, None if address.udp else self._backlog),
                 queues.BY_SENDER if address.udp else queues.BY_CHANCE,
             )
         except OSError as error:
@@ -289,7 +283,7 @@ class Sockets:
             if taken[name] > 1:
                 name = f"{name}#{taken[name]}"
             if name in self.listeners:
-                raise _error(address, f"two sockets have the name {name!r}")
+                raise ports.refusal(address, f"two sockets have the name {name!r}")
             yield self._adopt(address, name, fd)
 
     def _adopt(self, address: Address, name: str, fd: int) -> Listener:
@@ -310,13 +304,13 @@ class Sockets:
             return
         with contextlib.suppress(OSError):
             sock.getpeername()
-            raise _error(
+            raise ports.refusal(
                 address, f"descriptor {sock.fileno()} is a connection of its own"
             )
         try:
             sock.listen(self._backlog)
         except OSError as error:
-            raise _explained(address, error) from None
+            raise ports.explained(address, error) from None
 
     def close(self) -> None:
         """Close all, and take away the names that are still ours. May be repeated."""
@@ -428,99 +422,23 @@ class _NoQueues(Exception):
 
 def _accepted(sock: socket.socket) -> socket.socket | None:
     """Accept a connection if one waits."""
-    before = sock.gettimeout()
-    sock.setblocking(False)
+    # Whether it blocks is a property of the socket, whatever our object believes of it:
+    # others wait there, too.
+    blocks = os.get_blocking(sock.fileno())
+    if blocks:
+        os.set_blocking(sock.fileno(), False)
     try:
-        client, _ = sock.accept()
+        while True:
+            # Aborted: it hung up while it waited.
+            with contextlib.suppress(ConnectionAbortedError):
+                client, _ = sock.accept()
+                client.setblocking(True)
+                return client
     except BlockingIOError:
         return None
     finally:
-        sock.settimeout(before)
-    client.setblocking(True)
-    return client
-
-
-# -- opening -------------------------------------------------------------------
-
-
-def _places(address: Inet) -> Iterator[tuple[int, Any, bool]]:
-    """Give family, address and whether it is for that family alone; the best first."""
-    if not address.host:
-        yield socket.AF_INET6, ("::", address.port), False
-        yield socket.AF_INET, ("0.0.0.0", address.port), True  # noqa: S104 - asked for
-        return
-    kind = socket.SOCK_DGRAM if address.udp else socket.SOCK_STREAM
-    flags = socket.AI_PASSIVE | socket.AI_NUMERICSERV
-    # As bytes: as a text it would go through a codec, which takes 5 ms to load.
-    found = socket.getaddrinfo(
-        address.host.encode(), address.port, type=kind, flags=flags
-    )
-    family, _, _, _, where = min(found, key=lambda each: each[0] != socket.AF_INET)
-    yield family, where, True
-
-
-def _bound(address: Inet, backlog: int, *, reuseport: bool = False) -> socket.socket:
-    """Bind a socket; have it listen, with *backlog* 0 not yet."""
-    try:
-        places = list(_places(address))
-    except socket.gaierror as error:
-        raise _error(address, f"no such host: {error.strerror}") from None
-    for family, where, alone in places:
-        try:
-            sock = _bind(family, where, address.udp, alone=alone, reuseport=reuseport)
-        except OSError as error:
-            if error.errno in NO_SUCH_FAMILY and not alone:
-                continue  # a machine without IPv6
-            raise
-        break
-    if backlog and not address.udp:
-        try:
-            sock.listen(backlog)
-        except OSError:
-            sock.close()
-            raise
-    return sock
-
-
-def _bind(
-    family: int,
-    where: Any,
-    udp: bool,
-    *,
-    alone: bool,
-    reuseport: bool,
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
-    try:
-        if not udp:
-            # Of connections that are over, and were here, nobody must be afraid. With
-            # datagrams it would let anybody take them away from us.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuseport:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(alone))
-        sock.bind(where)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _another(first: socket.socket, backlog: int | None) -> socket.socket:
-    """Open another queue on the address of *first*, complete."""
-    alone = True
-    if first.family == socket.AF_INET6:
-        alone = bool(first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
-    udp = backlog is None
-    sock = _bind(first.family, first.getsockname(), udp, alone=alone, reuseport=True)
-    try:
-        if backlog is not None:
-            sock.listen(backlog)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+        if blocks:
+            os.set_blocking(sock.fileno(), True)
 
 
 def _owner(address: Unix) -> tuple[int, int]:
@@ -529,43 +447,14 @@ def _owner(address: Unix) -> tuple[int, int]:
         uid = -1 if address.user is None else privilege.user_id(address.user)
         gid = -1 if address.group is None else privilege.group_id(address.group)
     except PrivilegeError as error:
-        raise _error(address, str(error)) from None
+        raise ports.refusal(address, str(error)) from None
     return uid, gid
-
-
-# -- looking -------------------------------------------------------------------
-
-
-def _is_tcp(sock: socket.socket) -> bool:
-    inet = sock.family in (socket.AF_INET, socket.AF_INET6)
-    return inet and sock.type == socket.SOCK_STREAM
-
-
-def _where(sock: socket.socket) -> str:
-    """Say what a socket is bound to, for people."""
-    name = sock.getsockname()
-    if not isinstance(name, tuple):
-        return f"unix:{os.fsdecode(name)}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    kind = "udp:" if sock.type == socket.SOCK_DGRAM else ""
-    return f"{kind}{host}:{name[1]}"
 
 
 def _refuse_no_socket(address: Address, fd: int) -> None:
     try:
         info = os.fstat(fd)
     except OSError:
-        raise _error(address, f"descriptor {fd} is not open") from None
+        raise ports.refusal(address, f"descriptor {fd} is not open") from None
     if not stat.S_ISSOCK(info.st_mode):
-        raise _error(address, f"descriptor {fd} is no socket")
-
-
-def _error(address: Address, why: str) -> ListenError:
-    return ListenError(f"cannot listen on {address.text}: {why}")
-
-
-def _explained(address: Address, error: OSError) -> ListenError:
-    found = _error(address, error.strerror or str(error))
-    if hint := HINTS.get(error.errno or 0):
-        found.add_note(hint)
-    return found
+        raise ports.refusal(address, f"descriptor {fd} is no socket")

@@ -621,3 +621,21 @@ def test_of_a_socket_that_others_serve_only_so_much_is_left_over() -> None:
         assert len(clients) == 5
         for client in clients:
             client.close()
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_whoever_leaves_does_not_change_for_others_whether_it_blocks(
+    blocks: bool,
+) -> None:
+    """Another spirit has said so, and our own object knows nothing of it."""
+    with opened("127.0.0.1:0") as sockets:
+        (sock,) = (each.sock for each in sockets.listeners.values())
+        fd = sock.fileno()
+        in_child(lambda: os.set_blocking(fd, blocks))
+        with connected(port_of(sockets)):
+            (client,) = sockets.leftovers(0)
+            assert client.getblocking()
+            client.close()
+
+        assert os.get_blocking(fd) == blocks
+        assert sock.getblocking()
