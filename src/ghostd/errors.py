@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class GhostError(Exception):
-    """Any error that ghostd itself raises."""
+    """
+    Any error that ghostd itself raises.
+
+    Attributes:
+        needs_frames: where it was raised is part of the story.
+    """
+
+    needs_frames: bool = True
 
 
 class SettingsError(GhostError, ValueError):

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from ghostd.errors import GhostError
 from ghostd.typed import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -104,3 +105,9 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}".removesuffix(": ")
     except Exception:  # noqa: BLE001 - a text that cannot be had is no reason to die
         return type(error).__name__
+
+
+def forget_our_frames(error: BaseException) -> None:
+    """Show an exception whose text says all without the places that it went through."""
+    if isinstance(error, GhostError) and not error.needs_frames:
+        error.__traceback__ = None

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from ghostd.core.actions import Spawn
-from ghostd.hooks import describe, load_anew
+from ghostd.hooks import describe, forget_our_frames, load_anew
 from ghostd.typed import TYPE_CHECKING, NoReturn
 from ghostd.unix import channel, death, fork, naming, signals
 
@@ -146,6 +146,7 @@ class Mold:
         """Say why the code does not load: to the log, and to whoever wanted it."""
         import traceback
 
+        forget_our_frames(error)
         said = describe(error)
         story = f"load() failed: {said}\n{traceback.format_exc()}"
         data = story.encode("utf-8", "replace")

@@ -18,7 +18,7 @@ from _thread import get_ident
 from collections.abc import Generator, Iterable
 from time import monotonic
 
-from ghostd.hooks import Hooks, describe, load_anew
+from ghostd.hooks import Hooks, describe, forget_our_frames, load_anew
 from ghostd.typed import TYPE_CHECKING, Any, NoReturn, Protocol
 from ghostd.unix import death, fork, terminal
 from ghostd.unix.lifeline import FarEnd
@@ -368,6 +368,7 @@ def _live(spirit: Spirit, hooks: Hooks, log: Log, *, loads: bool) -> int:
     except BaseException as error:
         import traceback  # loaded already, by the log
 
+        forget_our_frames(error)
         spirit._far_end.last_words(traceback.format_exc())  # noqa: SLF001 - one story
         # The log may be what is broken.
         with contextlib.suppress(Exception):

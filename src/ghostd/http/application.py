@@ -28,7 +28,13 @@ WSGI_ARGUMENTS = 2
 
 
 class ApplicationError(GhostError):
-    """The application could not be loaded, or did not come up; the text says why."""
+    """
+    The application could not be loaded, or did not come up; the text says why.
+
+    What the application raised is its cause, with the frames of the application only.
+    """
+
+    needs_frames: bool = False
 
 
 class Name(Value):
