@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ghostd.core.actions import Spawn
 from ghostd.core.events import Event, Spawned, SpawnFailed, Stillborn
-from ghostd.mold import ASK, BROKEN, CERTIFICATE, EMBRYO, NUMBER, READY, UNBORN
+from ghostd.mold import ASK, BROKEN, CERTIFICATE, EMBRYO, NUMBER, READY, UNBORN, WHERE
 from ghostd.typed import TYPE_CHECKING, Any
 from ghostd.unix import channel, child, fork
 from ghostd.unix.child import Child, Ended
@@ -36,13 +36,16 @@ STOCK = 1
 MOST_ASKED = 16
 """Embryos that one mold is asked for at a time."""
 
+SAY_WHERE = 0.2
+"""Seconds that a mold has to say where it hangs, before it is killed for that."""
+
 LEAVE = 2.0
 """Seconds that a mold has to leave when nobody needs it any more."""
 
 LOOK = 0.005
 
-Cast = Callable[[int, int], fork.Entrance]
-"""Makes, before the fork, what a mold runs: of its generation and its channel."""
+Cast = Callable[[int, int, int], fork.Entrance]
+"""Makes, before the fork, what a mold runs: of its generation, channel and diary."""
 
 Welcome = Callable[[Child, Lifeline, Spawn], Event]
 """Takes a spirit in, and tells of it."""
@@ -84,18 +87,24 @@ class _Mold:
         "born",
         "child",
         "deadline",
+        "diary",
         "fd",
         "generation",
         "pending",
+        "questioned",
         "ready",
         "stock",
     )
 
-    def __init__(self, generation: int, child: Child, fd: int, now: float) -> None:
+    def __init__(
+        self, generation: int, child: Child, fd: int, diary: int, now: float
+    ) -> None:
         self.generation = generation
         self.child = child
         self.fd = fd
+        self.diary = diary
         self.born = now
+        self.questioned = False
         self.ready = False
         self.deadline: float | None = None
         self.stock: list[_Embryo] = []
@@ -216,12 +225,20 @@ class Foundry:
             OSError: no descriptor or process is left.
         """
         near, far = channel.pair()
-        pids, error = fork.fork_each([((far,), self._cast(generation, far))])
-        fork.close(far)
-        if error is not None:
-            fork.close(near)
-            raise error
-        mold = _Mold(generation, Child(pids[0]), near, now)
+        read = write = -1
+        try:
+            read, write = fork.pipe()
+            fork.keep_private(read, write)
+            entrance = self._cast(generation, far, write)
+            pids, error = fork.fork_each([(tuple(sorted((far, write))), entrance)])
+            if error is not None:
+                raise error
+        except OSError:
+            fork.close(near, read)
+            raise
+        finally:
+            fork.close(far, write)
+        mold = _Mold(generation, Child(pids[0]), near, read, now)
         mold.deadline = now + self._patience
         self._molds[generation] = mold
         try:
@@ -412,7 +429,12 @@ class Foundry:
     # -- ends ------------------------------------------------------------------
 
     def _give_up(self, mold: _Mold, now: float) -> Iterator[Event]:
-        """End a mold that is too late."""
+        """End a mold that is too late, once it has said where it is."""
+        if not mold.ready and not mold.questioned:
+            mold.questioned = True
+            mold.deadline = now + SAY_WHERE
+            mold.child.send(WHERE)
+            return
         pid, patience = mold.child.pid, self._patience
         if mold.ready:
             words = f"Mold {pid} has not answered for {patience:g} seconds"
@@ -420,7 +442,8 @@ class Foundry:
             self._lost.add(mold.generation)
         else:
             words = f"Mold {pid} has not loaded the code within {patience:g} seconds"
-            yield from self._lose(mold, words)
+            said = fork.drain(mold.diary).decode("utf-8", "replace")
+            yield from self._lose(mold, words, said)
         self._log.error(
             "Mold %d is late (%g seconds), killing it",
             pid,
@@ -486,8 +509,8 @@ class Foundry:
 
     def _hang_up(self, mold: _Mold) -> None:
         self._unwatch(mold.fd)
-        fork.close(mold.fd)
-        mold.fd = -1
+        fork.close(mold.fd, mold.diary)
+        mold.fd = mold.diary = -1
 
     def _see_off(
         self, leaver: _Leaver, fds: dict[int, int], now: float, *, sweep: bool

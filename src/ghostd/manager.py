@@ -470,13 +470,14 @@ class Manager:
         self._become(spirit, lent)
         enter(spirit, self._hooks, self._log, mask, loads=loads)
 
-    def _cast(self, generation: int, far_fd: int) -> fork.Entrance:
+    def _cast(self, generation: int, far_fd: int, diary: int) -> fork.Entrance:
         """Prepare a mold."""
         from ghostd.mold import Mold
 
         mold = Mold(
             generation,
             far_fd,
+            diary,
             manager=self._pid,
             load=self._hooks._load_in_mold,  # noqa: SLF001 - as in `spirit`
             quicken=self._quicken,

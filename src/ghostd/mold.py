@@ -15,6 +15,7 @@ channel between the two ends, and the embryo with it.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -37,6 +38,9 @@ READY, BROKEN, EMBRYO, UNBORN = b"R", b"B", b"E", b"U"
 ASK = b"?"
 """What it is asked: make an embryo, with the end of a channel that comes along."""
 
+WHERE = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+"""The signal upon which it writes into its diary where it is; nobody else sends it."""
+
 NUMBER = struct.Struct("=q")
 CERTIFICATE = struct.Struct("=qq")
 """What an embryo is told: its place and its generation; with it comes its lifeline."""
@@ -56,6 +60,7 @@ class Mold:
     Args:
         generation: whose code it loads.
         fd: its end of the channel to the manager.
+        diary: where it writes what it does while it loads, when it is asked to.
         manager: the manager's pid.
         load: the user's hook.
         quicken: makes what an embryo runs once it is told who it is.
@@ -66,6 +71,7 @@ class Mold:
         self,
         generation: int,
         fd: int,
+        diary: int,
         *,
         manager: int,
         load: Callable[[], object],
@@ -75,6 +81,7 @@ class Mold:
         """Note the facts, in the manager."""
         self._generation = generation
         self._fd = fd
+        self._diary = diary
         self._manager = manager
         self._load = load
         self._quicken = quicken
@@ -89,12 +96,14 @@ class Mold:
             self._name = naming.rename(MOLD)
             self._mask = mask
             signal.set_wakeup_fd(-1)
-            fork.keep_private(self._fd)
+            fork.keep_private(self._fd, self._diary)
             # Nothing of it is worth finishing, also where `load` hangs.
             if death.arm(signal.SIGKILL) and os.getppid() == self._manager:
                 # The manager's handlers stay, which only count: whatever is sent to
                 # the whole group is not for us, and what `load` starts must not
                 # inherit that it is ignored.
+                # Where it hangs is told even from C.
+                faulthandler.register(WHERE, file=self._diary)
                 fork.set_mask(fork.SIG_SETMASK, mask)
                 code = self._live()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here
@@ -112,6 +121,8 @@ class Mold:
         """Load, then answer; give the exit code."""
         try:
             load_anew(self._load)
+            faulthandler.unregister(WHERE)
+            fork.close(self._diary)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             self._be_broken(error)
             return 1
@@ -139,6 +150,7 @@ class Mold:
                 question, fds = channel.receive(self._fd, wait=not found)
                 if not question:
                     return []
+                fork.keep_private(*fds)
                 found += fds
         return found
 
@@ -188,7 +200,8 @@ class Mold:
             read, write = os.pipe()
             fork.keep_private(read)
             between = partial(self._be_between, fd, write)
-            pids, error = fork.fork_each([((write,), between)])
+            spared = tuple(sorted((fd, write)))
+            pids, error = fork.fork_each([(spared, between)])
         except OSError as failure:
             pids, error = [], failure
         fork.close(fd, write)

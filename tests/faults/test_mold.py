@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 
@@ -13,8 +14,9 @@ from tests.faults import kit, molding
 HANGS = "import time\ntime.sleep(1000)\n"
 HANGS_IN_C = """
 import ctypes
-ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock, and deaf to signals
+ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 """
+"""With the interpreter's lock, so no handler of Python's runs."""
 BROKEN = {
     "1 / 0": ("load() failed: ZeroDivisionError", 'app.py", line'),
     "def f(:": ("load() failed: SyntaxError", "def f(:"),
@@ -24,8 +26,8 @@ BROKEN = {
     "os.closerange(3, 100)\nimport time; time.sleep(1000)": (
         "died before the code was loaded: killed by SIGKILL",
     ),
-    HANGS: ("has not loaded the code within 0.4 seconds",),
-    HANGS_IN_C: ("has not loaded the code within 0.4 seconds",),
+    HANGS: ("has not loaded the code within 0.4 seconds", 'app.py", line 6 in'),
+    HANGS_IN_C: ("has not loaded the code within 0.4 seconds", 'app.py", line 7 in'),
 }
 
 
@@ -139,6 +141,38 @@ os.register_at_fork(after_in_child=end)
         kit.elapse(d, 0.3)
 
         assert len(d.log_lines("ends at once")) < 6
+
+
+@pytest.mark.root
+def test_a_manager_that_cannot_fork_a_mold_tries_again() -> None:
+    with molding.service() as d:
+        molding.up(d)
+        forks = "clone,clone3,fork,vfork"
+        with kit.injecting(d, d.pid, forks, "error=ENOMEM:when=1..2") as fault:
+            molding.deploy(d, version="two")
+            d.signal(signal.SIGHUP)
+            d.wait_for_line("Cannot start a spirit", "memory", times=2)
+            d.wait_for_line("Generation 1 has replaced all others")
+            assert fault.hits == 2
+        d.wait_for(lambda: kit.healthy(d)() and molding.stocked(d)())
+
+
+@pytest.mark.parametrize("more", [5, 6, 7])
+def test_a_manager_without_descriptors_waits_for_better_times(more: int) -> None:
+    """Too few for a lifeline, for a mold, for an embryo."""
+    with molding.service() as d:
+        manager = molding.up(d)
+        molding.deploy(d, version="two")
+        soft, hard = resource.prlimit(manager, resource.RLIMIT_NOFILE)
+        free = next(fd for fd in range(3, 99) if fd not in d.descriptors())
+        resource.prlimit(manager, resource.RLIMIT_NOFILE, (free + more - 5, hard))
+        d.signal(signal.SIGHUP)
+        d.wait_for_line("Cannot start a spirit", "Too many open files", times=2)
+        assert molding.versions(d, "one") == 3
+        resource.prlimit(manager, resource.RLIMIT_NOFILE, (soft, hard))
+
+        d.wait_for_line("Generation 1 has replaced all others")
+        d.wait_for(lambda: kit.healthy(d)() and molding.stocked(d)())
 
 
 @pytest.mark.root

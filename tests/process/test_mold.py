@@ -95,7 +95,7 @@ def test_new_code_is_loaded_by_a_new_mold_and_old_code_lives_as_long() -> None:
         assert molding.versions(d, "two") == 0
         (d.folder / "go").touch()
         d.wait_for_line("Generation 1 has replaced all others")
-        d.wait_for(molding.stocked(d))
+        d.wait_for(lambda: kit.healthy(d)() and molding.stocked(d)())
         assert molding.versions(d, "two") == 3
         assert importers(d) == [old, *d.molds]
         assert old not in d.molds
@@ -159,6 +159,24 @@ def test_a_start_whose_code_does_not_load_says_why(preload: bool) -> None:
         assert "ZeroDivisionError" in ended.stderr
         assert 'app.py", line' in ended.stderr
         kit.nothing_runs(d)
+
+
+def test_nobody_has_a_descriptor_of_another() -> None:
+    with molding.service() as d:
+        molding.up(d)
+        molding.replace(d)
+        d.wait_for(molding.stocked(d))
+
+        def kinds(pid: int) -> list[str]:
+            names = [n for fd, n in d.descriptors(pid).items() if fd > 2]
+            return sorted(name.split(":")[0] for name in names)
+
+        for spirit in d.spirits:
+            # Its lifeline, the manager's presence, its own wake-up pipe.
+            assert kinds(spirit) == [str(d.logfile), "pipe", "pipe", "pipe", "pipe"]
+        for other in (*d.molds, *d.embryos):
+            # The manager's presence, and its channel to the manager.
+            assert kinds(other) == [str(d.logfile), "pipe", "socket"]
 
 
 def test_threads_that_load_leaves_are_named() -> None:
