@@ -7,6 +7,7 @@ A file ``NAME`` in the current folder of the daemon's start is how a test says "
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -56,6 +57,9 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
     path = scope["path"].removeprefix(scope["root_path"])
     status = 200
     body = f"{os.getpid()}\n".encode()
+    if path == "/endless":
+        await endless(scope["state"]["ghostd_draining"], send)
+        return
     if path == "/wait":
         begun, _, go = scope["query_string"].decode().partition("&")
         mark(begun or "in_flight")
@@ -107,6 +111,16 @@ async def stream(send: Any) -> None:
     await signal_of("go")
     await send({**part, "body": b"second"})
     await send({"type": "http.response.body", "body": b"third"})
+
+
+async def endless(draining: asyncio.Event, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    part = {"type": "http.response.body", "more_body": True}
+    while not draining.is_set():
+        await send({**part, "body": b"more"})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(draining.wait(), 60)
+    await send({"type": "http.response.body", "body": b"end"})
 
 
 async def websocket(scope: Any, receive: Any, send: Any) -> None:

@@ -87,6 +87,17 @@ def streaming(d: Server, client: Client) -> Talk:
     assert client.get().closes
 
 
+def endless(_d: Server, client: Client) -> Talk:
+    """A stream that would go on for ever, and looks whether it may."""
+    client.ask("/endless")
+    client.head()
+    chunks = client.chunks()
+    assert next(chunks) == b"more"
+    yield
+    assert list(chunks) == [b"end"]
+    assert client.get().closes
+
+
 def old_fashioned(d: Server, client: Client) -> Talk:
     client.ask("/wait?old", version="1.0")
     d.wait_for((d.folder / "old").exists)
@@ -104,7 +115,7 @@ def twice_told(d: Server, client: Client) -> Talk:
 
 TALKS = [
     *(in_flight, idle, fresh, half_asked, pipelined, uploading, streaming),
-    *(old_fashioned, twice_told, uploading_in_vain),
+    *(endless, old_fashioned, twice_told, uploading_in_vain),
 ]
 
 

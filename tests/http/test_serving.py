@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.http.kit import Client, Server, serving
 
 
@@ -49,6 +51,26 @@ def test_tls_is_drained_like_any_other() -> None:
             idle.ends()
             shaking.sock.close()
         d.wait_for(lambda: pid not in d.spirits)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_unix_socket_is_drained_and_taken_away(loop: str) -> None:
+    with serving(listen=["unix:web.sock?mode=600"], loop=loop) as d:
+        path = d.folder / "web.sock"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(path))
+            client = Client(sock)
+            pid = int(client.get("/").body)
+            d.drain_one()
+            d.wait_for_line(" drains ")
+            assert path.exists()
+            assert client.get().closes
+            client.ends()
+        d.wait_for(lambda: pid not in d.spirits)
+        assert path.exists()
+        d.stop()
+        assert not path.exists()
 
 
 def test_a_certificate_that_is_not_there_is_told() -> None:

@@ -37,6 +37,9 @@ NOT_YET = 503
 FAILED = 500
 LONGEST_PAUSE = 1.0
 
+DRAINING = "ghostd_draining"
+"""Where the state of each request tells an application that the spirit leaves."""
+
 LEFTOVERS = 0.5
 """Seconds in which a connection to a queue of our own is complete."""
 
@@ -277,6 +280,7 @@ class Serving:
             tired=body.tired,
         )
         self._coming: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._draining = asyncio.Event()
         self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
 
     async def run(self) -> None:
@@ -316,6 +320,7 @@ class Serving:
     async def _start(self) -> Any:
         """Run the start-up of the application; give its lifespan."""
         lifespan = self._config.lifespan_class(self._config)
+        lifespan.state[DRAINING] = self._draining
         logger = logging.getLogger("uvicorn.error")
         ears = _Overhearing()
         logger.addHandler(ears)
@@ -360,6 +365,7 @@ class Serving:
         """Answer what is there and what is on its way; tell whether it was in time."""
         busy = (lambda: 0) if self._threads is None else (lambda: self._busy_threads)
         drain = Drain(self.state, self._coming, busy, self._settings.keepalive_drain)
+        self._draining.set()
         number = len(self.state.connections)
         self._log.info(
             "Spirit %d drains %d connections",

@@ -430,6 +430,7 @@ class Bridge:
         environ["SERVER_NAME"] = server[0]
         environ["SERVER_PORT"] = str(server[1] or 0)
         environ["wsgi.url_scheme"] = scope["scheme"]
+        environ["asgi.scope"] = scope
         if client := scope["client"]:
             environ["REMOTE_ADDR"] = client[0]
             environ["REMOTE_PORT"] = str(client[1])
