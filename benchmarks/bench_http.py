@@ -444,14 +444,14 @@ def steady(options: Options) -> Iterator[Figure]:
         for at in range(len(options.servers)):
             server = options.servers[(at + turn) % len(options.servers)]
             _steady_turn(server, options, found[server])
-    own = found[Uvicorn].rates if Uvicorn in found else []
+    own = found.get(Uvicorn)
     for server, seen in found.items():
         bar = None
-        if server is Ghostd and own:
-            # Turn by turn, so that what the machine did meanwhile falls on both.
-            ratios = [a / b for a, b in zip(seen.rates, own, strict=True)]
-            ratio = statistics.median(ratios)
+        notes: dict[str, Any] = {}
+        if server is Ghostd and own is not None:
+            ratio = by_turns(seen.rates, own.rates)
             bar = (f">= 0.98 x uvicorn: {ratio:.3f}", ratio >= 0.98)  # noqa: PLR2004
+            notes["cpu_times_uvicorn"] = plain(by_turns(seen.costs, own.costs))
         yield Figure(
             "steady",
             server,
@@ -461,6 +461,7 @@ def steady(options: Options) -> Iterator[Figure]:
                 "cpu_us": [rounded(each) for each in seen.costs],
                 "balance_percent": [shares(each) for each in seen.fast],
                 **milliseconds(seen.fast[-1]),
+                **notes,
             },
             bar,
         )
@@ -473,6 +474,11 @@ def steady(options: Options) -> Iterator[Figure]:
                 samples,
                 {"balance_percent": [shares(each) for each in seen.timed]},
             )
+
+
+def by_turns(ours: list[float], theirs: list[float]) -> float:
+    """Compare turn by turn, so that what the machine did meanwhile falls on both."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def _steady_turn(server: type[Server], options: Options, seen: Steady) -> None:

@@ -408,17 +408,18 @@ def test_an_end_while_idle_is_no_failure(*, told_off: bool) -> None:
 def test_unasked_words_while_idle_are_no_failure() -> None:
     def handler(sock: socket.socket, _: int) -> None:
         sock.sendall(answer(request(sock)))
-        time.sleep(0.002)
+        # In one piece with the answer they would be more than the answer.
+        time.sleep(0.1)
         sock.sendall(answer(-1, status="408 Request Timeout"))
         request(sock)
 
     with (
         serving(handler) as server,
-        Load(server.address, requests=5, rate=20, connections=1) as load,
+        Load(server.address, requests=2, rate=4, connections=1) as load,
     ):
         report = load.wait()
 
-    assert report.good == report.opened == 5
+    assert report.good == report.opened == 2
 
 
 def test_an_end_after_the_next_request_is_a_failure() -> None:
@@ -513,7 +514,7 @@ def test_what_no_connection_was_left_for_is_told() -> None:
         report = load.wait()
 
     assert report.good == report.sent <= 5
-    assert 190 <= report.unsent + report.sent <= 205
+    assert 190 <= report.unsent + report.sent <= 1000 * report.seconds + 1
     assert "never sent" in str(report)
 
 

@@ -62,6 +62,9 @@ KNOCK = 0.001
 REST = 0.01
 """Seconds that a place is out of use after nobody was there to connect to."""
 
+ROUNDING = 1e-6
+"""Parts of a request that two ways to count what is due may differ by."""
+
 ANY_MESSAGE = 1 << 16
 _NO_BODY = (204, 304)
 
@@ -199,6 +202,7 @@ class Caller:  # pragma: no cover - as above
         self.door: int = -1
         self.start: float = 0.0
         self.stop_time: float = 0.0
+        self.looked: float = 0.0
         self.epoll: select.epoll = select.epoll()
 
     # -- the loop --------------------------------------------------------------
@@ -207,7 +211,7 @@ class Caller:  # pragma: no cover - as above
         """Send; what comes in at *door*, or its end, says stop."""
         self.door = door
         self.epoll.register(door, select.EPOLLIN)
-        self.start = self.stop_time = time.monotonic()
+        self.start = self.stop_time = self.looked = time.monotonic()
         while True:
             now = time.monotonic()
             self._look_at_clock(now)
@@ -240,9 +244,11 @@ class Caller:  # pragma: no cover - as above
         if not self.stopping:
             self.stopping = True
             self.stop_time = time.monotonic()
-            if self.rate and not self._has_place():
-                due = int((self.stop_time - self.start) * self.rate) + 1
-                self.unsent = min(due, self.most or due) - len(self.begun)
+            if self.rate:
+                # What has come due since the last look is nobody's fault.
+                due = int((self.looked - self.start) * self.rate - ROUNDING) + 1
+                due = min(due, self.most or due)
+                self.unsent = max(0, due - len(self.begun))
 
     def _pause(self, now: float) -> float:
         """Give the seconds until something is to be done that no event tells of."""
@@ -282,6 +288,7 @@ class Caller:  # pragma: no cover - as above
     # -- beginnings ------------------------------------------------------------
 
     def _begin_what_is_due(self, now: float) -> None:
+        self.looked = now
         begun = self.begun
         # Not more at a time: there may be answers to read, and a word to stop.
         for _ in range(self.places):
