@@ -311,8 +311,9 @@ def test_spirit_quit_stop_spirit_gracefully() -> None:
 
 def test_hooks_this_class_inherits_all_hooks_from_ghost() -> None:
     assert set(Ghost.HOOKS) == {"preinit", "init", "startup", "hangup", "cleanup"}
+    # `load` is ours: the document has no hook between the fork and the body.
     assert set(Prefork.HOOKS) == set(Ghost.HOOKS) | {
-        *("finish", "heartbeat", "reap", "spawn", "waitup", "spirit")
+        *("finish", "heartbeat", "reap", "spawn", "waitup", "spirit", "load")
     }
     for name in Prefork.HOOKS:
         assert inspect.isfunction(getattr(Prefork, name))
