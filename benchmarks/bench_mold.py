@@ -19,7 +19,7 @@ from common import Figure, Subject, main, pools, rollup, rounded
 from subject import BODY, COLLECTED
 
 SPIRITS = 4
-MOST = 200
+MOST = 100
 HEAP = 200
 """MiB of objects that the application has."""
 

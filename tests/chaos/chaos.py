@@ -5,6 +5,7 @@ Chaos: kill, stop, flood and starve real daemons, then count what is there.
     python tests/chaos/chaos.py --kills 10000           # one spirit after another
     python tests/chaos/chaos.py --manager-kills 200
     python tests/chaos/chaos.py --jobs 20000            # examples/08_jobs.py
+    python tests/chaos/chaos.py --minutes 10 --preload  # molds and embryos suffer, too
 
 Several may be given. The seed is printed first and decides every choice that is made
 here; what the machine's scheduler makes of it is not in our hands.
@@ -38,11 +39,15 @@ GRACE = 0.3
 WARM_UP = 100
 """Kills before the memory of the manager counts as that of the beginning."""
 
+PRELOAD = "CHAOS_PRELOAD"
+"""The variable by which --preload reaches whom it concerns."""
+
 SERVICE = """
 import json, os, sys, time
 from ghostd import Prefork
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PRELOAD = "CHAOS_PRELOAD" in os.environ
 
 class Service(Prefork):
     lives, born, buried, wrong = {}, 0, 0, []
@@ -69,6 +74,10 @@ class Service(Prefork):
         with open(HERE + "/ledger", "w") as file:
             json.dump([self.born, self.buried, self.wrong, list(self.lives)], file)
 
+    if PRELOAD:
+        def load(self):
+            self.graph = [[number, [str(number)]] for number in range(10_000)]
+
     def spirit(self):
         self.tick()
         stamp = f"{self.pid} {self.slot} {time.monotonic()}\\n".encode()
@@ -89,6 +98,7 @@ if __name__ == "__main__":
         logfile="service.log", pidfile="service.pid", term="immediate",
         spirits=SPIRITS, heartbeat_interval=0.1, heartbeat_timeout=BEAT,
         graceful_timeout=GRACE, restart_budget=100_000,  # a storm is no reason to wait
+        preload=PRELOAD, boot_timeout=10,
     ).ctrl())
 """
 
@@ -162,6 +172,15 @@ def complete(d: Daemon, number: int = SPIRITS, limit: float = 60) -> None:
         limit,
         f"{number} healthy spirits",
     )
+    if PRELOAD in os.environ:
+        d.wait_for(lambda: is_stocked(d), limit, "an embryo in stock")
+
+
+def is_stocked(d: Daemon) -> bool:
+    """Tell whether there are one mold and one embryo, and the manager holds both."""
+    pidfds = [name for name in d.descriptors().values() if "[pidfd]" in name]
+    helpers = (len(d.molds), len(d.embryos))
+    return helpers == (1, 1) and len(pidfds) == len(d.spirits) + 2
 
 
 def resident(pid: int) -> int:
@@ -247,6 +266,7 @@ def kills(many: int, chance: random.Random) -> str:
         before = Before(d)
         while done < many:
             if done >= WARM_UP > done - 3:
+                complete(d)
                 before = Before(d)
             stamps.read(0.0)
             places = chance.sample(
@@ -370,6 +390,9 @@ def jobs(many: int, chance: random.Random, script: Path | None = None) -> str:
     return f"{many} jobs, each done once, in {seconds:.1f} s; {killed} spirits killed"
 
 
+SIGNALS = ("KILL", "STOP", "QUIT", "TERM", "TTIN", "TTOU", "HUP", "USR1")
+
+
 class Storm:
     """A pool under everything that a signal can do to it."""
 
@@ -398,8 +421,8 @@ class Storm:
         """Do one thing."""
         spirits = self.d.spirits
         what = self.chance.choices(
-            ("KILL", "STOP", "QUIT", "TERM", "TTIN", "TTOU", "HUP", "USR1", "manager"),
-            (30, 8, 10, 5, 6, 6, 2, 4, 0.5),
+            (*SIGNALS, "manager", "mold"),
+            (30, 8, 10, 5, 6, 6, 2, 4, 0.5, 8),
         )[0]
         self._go_on()
         number = getattr(signal, f"SIG{what}", None)
@@ -409,6 +432,10 @@ class Storm:
             pid = self.chance.choice(spirits)
             if kill(pid, number) and what == "STOP":
                 self._stopped[pid] = time.monotonic() + self.chance.uniform(0, 3)
+        elif what == "mold":
+            if not (others := self.d.molds + self.d.embryos):
+                return
+            self._strike(self.chance.choice(others))
         elif what == "manager":
             manager = self.d.pid
             kill(manager, signal.SIGSTOP)
@@ -423,12 +450,18 @@ class Storm:
             self.d.signal(number)
         self.count[what] += 1
 
+    def _strike(self, pid: int) -> None:
+        """Send something to a mold or an embryo; most of it means nothing to them."""
+        what = self.chance.choice(("KILL", "STOP", *SIGNALS[2:]))
+        if kill(pid, getattr(signal, f"SIG{what}")) and what == "STOP":
+            self._stopped[pid] = time.monotonic() + self.chance.uniform(0, 3)
+
     def _go_on(self, *, all_: bool = False) -> None:
         for pid, when in list(self._stopped.items()):
             if all_ or time.monotonic() > when:
                 del self._stopped[pid]
                 # Its number may be somebody's by now: a spirit's of ours, or none.
-                if pid in self.d.spirits:
+                if pid in self.d.processes:
                     kill(pid, signal.SIGCONT)
 
     def abate(self) -> None:
@@ -472,8 +505,11 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, help="of spirits")
     parser.add_argument("--manager-kills", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=0)
+    parser.add_argument("--preload", action="store_true", help="let molds make them")
     parser.add_argument("--seed", type=int, default=None)
     given = parser.parse_args()
+    if given.preload:
+        os.environ[PRELOAD] = "yes"
     seed = random.SystemRandom().randrange(10**9) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     modes: list[tuple[Callable[..., str], float]] = [
