@@ -1,14 +1,15 @@
 """
 Serving under reloads, recycling, resizing and kills: what is lost, and what it costs.
 
-    python -m tests.chaos.serve --seconds 60              # all of it: an hour
+    python -m tests.chaos.serve --seconds 60              # all of it: more than an hour
     python -m tests.chaos.serve --only reload,wsgi        # cells with these words
 
-A cell is a torment (`reload`, `recycle`, `resize`, `stop`, `kill`), an interface
-(`asgi`, `wsgi`), a way to connect (`again`, `anew`) and a queue (`shared`,
-`reuseport`). Each is a daemon of its own under open-loop load, with a share of slow
-requests so that every torment meets some in flight. Before it the same daemon is
-loaded in peace, which is what the latencies are compared with.
+A cell is a torment (`reload`, `recycle`, `resize`, `stop`, `kill`, `preload`: kills
+when a mold is among the victims), an interface (`asgi`, `wsgi`), a way to connect
+(`again`, `anew`) and a queue (`shared`, `reuseport`). Each is a daemon of its own
+under open-loop load, with a share of slow requests so that every torment meets some
+in flight. Before it the same daemon is loaded in peace, which is what the latencies
+are compared with.
 
 Nothing may be lost but what is inside a process when that is killed, which the kernel
 tells (see `ghostd.testing.strike`). The script ends with 1 if a bar is missed.
@@ -412,7 +413,9 @@ def lost_nothing(verdict: Verdict) -> None:
     verdict.compare_p99()
 
 
-def kill(case: Case, scale: Scale, seed: int | None = None) -> Verdict:
+def kill(
+    case: Case, scale: Scale, seed: int | None = None, *, preload: bool = False
+) -> Verdict:
     """Kill a spirit, any of them, again and again."""
     deaths: list[Death] = []
     chance = random.Random(seed)  # noqa: S311 - to be repeated
@@ -424,7 +427,8 @@ def kill(case: Case, scale: Scale, seed: int | None = None) -> Verdict:
                 deaths.append(strike(chance.choice(d.spirits)))
         elapse(end)
 
-    verdict = suffer("kill", case, scale, torment)
+    name = "preload" if preload else "kill"
+    verdict = suffer(name, case, scale, torment, preload=preload)
     report = verdict.report
     inside = report.in_flight(deaths)
     unexcused = report.unexcused(deaths)
@@ -459,6 +463,11 @@ def kill(case: Case, scale: Scale, seed: int | None = None) -> Verdict:
     return verdict
 
 
+def kill_preloaded(case: Case, scale: Scale, seed: int | None = None) -> Verdict:
+    """Kill any process, also the one that has loaded the application for the others."""
+    return kill(case, scale, seed, preload=True)
+
+
 # -- the program ---------------------------------------------------------------
 
 TORMENTS: dict[str, Callable[[Case, Scale], Verdict]] = {
@@ -467,6 +476,7 @@ TORMENTS: dict[str, Callable[[Case, Scale], Verdict]] = {
     "resize": resize,
     "stop": stop,
     "kill": kill,
+    "preload": kill_preloaded,
 }
 CASES = [
     Case(interface, keepalive, queue)
