@@ -6,7 +6,11 @@ from tests.http.kit import serving
 
 
 def test_what_runs_in_a_thread_is_answered_and_told_to_close() -> None:
-    with serving(app="apps:wsgi") as d, d.client() as idle, d.client() as client:
+    with (
+        serving(app="apps:wsgi", probe="/") as d,
+        d.client() as idle,
+        d.client() as client,
+    ):
         pid = int(idle.get().body)
         client.ask("/wait")
         d.wait_for((d.folder / "in_flight").exists)

@@ -292,6 +292,8 @@ class Serving:
         Raises:
             ApplicationError: the application does not come up.
         """
+        if self._threads is not None:
+            self._threads.start()
         leaving = asyncio.ensure_future(self._body.drained())
         coming = asyncio.create_task(self._start(), name="start-up")
         # Nothing is in progress yet, so a start that waits for something may be left.
@@ -472,8 +474,6 @@ class Serving:
         return tracked
 
     async def _listen(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        if self._threads is not None:
-            self._threads.start()
         loop = asyncio.get_running_loop()
         for sock in (*self._shared, *self._own):
             if sock.family != socket.AF_UNIX:
@@ -496,8 +496,10 @@ class Serving:
             for _ in range(self._backlog):
                 try:
                     client, _address = sock.accept()
-                except OSError:
+                except BlockingIOError:
                     break
+                except OSError:
+                    continue  # one who has given up says nothing of the others
                 client.setblocking(False)
                 await loop.connect_accepted_socket(
                     factory, client, ssl=self._config.ssl
