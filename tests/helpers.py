@@ -10,6 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -118,3 +119,8 @@ def is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def may_enter(path: str) -> bool:
+    """Tell whether anybody may enter all the folders that lead to *path*."""
+    return all(folder.stat().st_mode & 0o001 for folder in Path(path).resolve().parents)

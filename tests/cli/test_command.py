@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -12,9 +14,12 @@ from pathlib import Path
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ghostd
 from ghostd.cli import command, config
+from ghostd.cli.plan import Plan
 from ghostd.cli.table import TABLE
 from tests.cli import kit
 
@@ -145,6 +150,37 @@ def test_a_status_that_cannot_be_told_is_4(folder: Path) -> None:
     (folder / "ghostd.toml").write_text("app = 7")
     assert command.main(["status"]) == 4
     assert command.main(["stop"]) == 1
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        [
+            *(each for each in command.program.commands),
+            *(each.option for each in TABLE.values()),
+            *("--reload", "--config", "--explain", "--no-wait", "--", "-", "shop:app"),
+            *("1", "-1", "nan", "auto", "x.log", "a:1", "", "[::]:80", "unix:x"),
+        ]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+
+
+@given(st.lists(WORDS, max_size=6))
+def test_any_command_line_comes_to_a_plan_or_is_refused_in_words(
+    words: list[str],
+) -> None:
+    """U8: also for what is typed."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        made = command.main(words)
+
+    if isinstance(made, Plan):
+        assert Plan.read(made.write()) == made
+    else:
+        assert made in (0, 1, 2, 4)
+        assert out.getvalue() if made == 0 else err.getvalue()
 
 
 # -- which daemons -------------------------------------------------------------

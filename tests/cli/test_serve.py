@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
 
 import pytest
 
+from tests import helpers
 from tests.cli.kit import STARLETTE, Typed
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -210,6 +212,22 @@ def test_check_says_what_is_wrong(text: str, words: str) -> None:
         assert ended.returncode > 0
         assert words in ended.stderr
         assert ended.stdout == ""
+
+
+@pytest.mark.root
+def test_check_loads_the_application_with_the_rights_of_the_spirits() -> None:
+    app = (
+        "import os\nprint('as', os.getuid())\nasync def app(scope, receive, send): ..."
+    )
+    text = "app='shop:app'\nuser='nobody'"
+    with Typed({"shop.py": app, "ghostd.toml": text}) as d:
+        ended = d.ghostd("check")
+
+        if helpers.may_enter(os.__file__):
+            assert ended.stdout == f"as {helpers.NOBODY}\nAll is well\n"
+        else:
+            # Neither may the spirits of such a daemon, and that is what it is to find.
+            assert (ended.returncode, "as 0" in ended.stdout) == (1, False)
 
 
 def test_a_start_that_fails_says_why() -> None:

@@ -20,7 +20,7 @@ from ghostd.errors import GhostError
 from ghostd.ghost import Ghost
 from ghostd.prefork import Prefork
 from ghostd.typed import Any
-from ghostd.unix import fork, terminal
+from ghostd.unix import fork, privilege, terminal
 from ghostd.unix.child import Child, Ended
 from ghostd.unix.poller import Poller
 from ghostd.values import Value
@@ -250,10 +250,13 @@ def check(ghost: Ghost) -> int:
     """
     See whether a daemon could start, as far as that can be known without starting it.
 
-    Its settings were checked when it was made. Here its rights are looked at, and its
-    application is loaded.
+    Its settings were checked when it was made. Here its rights are looked at and taken,
+    and its application is loaded with them, as a spirit would.
     """
-    control._prepare(ghost)
+    identity = control._prepare(ghost)
+    if identity is not None:
+        daemon.load_late_modules()
+        privilege.drop(identity)
     load = getattr(ghost, "load", None)
     if load is not None:
         load()
