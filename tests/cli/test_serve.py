@@ -78,8 +78,9 @@ def test_the_manager_has_nothing_that_reads_command_lines_or_serves() -> None:
 
         modules = (d.folder / "modules").read_text().split()
         assert "ghostd.manager" in modules
+        counted = "coverage" in modules  # which reads pyproject.toml in each process
         for name in ("click", "tomllib", "difflib", "uvicorn", "asyncio", "shop"):
-            assert name not in modules
+            assert name not in modules or (counted and name == "tomllib")
 
 
 def test_ctrl_c_ends_it() -> None:
