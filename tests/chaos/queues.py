@@ -213,7 +213,7 @@ def storm(
         round_ = _troubles(d, count)
         troubles = round_ * rounds
         began = changed = time.monotonic()
-        left, before = many, many
+        left, done = many, 0
         while len(jobs) < many or left:
             some = numbers[len(jobs) : len(jobs) + at_once]
             if some:
@@ -224,8 +224,10 @@ def storm(
                 d.signal(signal.SIGKILL, chance.choice(d.spirits))
                 count["spirits"] += 1
             time.sleep(PAUSE)
-            left, before = queue.left(), left
-            changed = changed if left == before else time.monotonic()
+            left = queue.left()
+            # By what is done: who keeps up with us has nothing left all the time.
+            done, before = len(jobs) - left, done
+            changed = changed if done == before else time.monotonic()
             stuck = time.monotonic() - changed > PATIENCE
             assert not stuck, f"{left} jobs are left, and nobody does them"
         seconds = time.monotonic() - began
