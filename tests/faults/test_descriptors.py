@@ -69,8 +69,9 @@ def test_a_huge_limit_of_descriptors_does_not_slow_the_start(doors: str) -> None
             d.stop()
         return min(took)
 
-    with kit.service(env={"GHOSTD_CLOSED_DOORS": doors}) as d:
-        assert best_of_three(hard) < best_of_three(256) + 0.2
+    # Bounds for a loop over a whole limit, which takes seconds, not for the noise.
+    with kit.service(env={**kit.UNCOUNTED, "GHOSTD_CLOSED_DOORS": doors}) as d:
+        assert best_of_three(hard) < 2 * best_of_three(256) + 1.0
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
