@@ -345,12 +345,12 @@ def test_what_still_runs_near_the_graceful_timeout_is_cancelled(loop: str) -> No
             {cleanup}
             self.log.info("cleaned up")
     """
-    with service(body, loop=loop, graceful_timeout=1) as d:
+    with service(body, loop=loop, graceful_timeout=3) as d:
         d.start()
         d.wait_for(lambda: d.healthy == 2)
         d.stop()
 
-        assert len(d.log_lines("[warn]", "after 0.75 seconds, cancelling")) == 2
+        assert len(d.log_lines("[warn]", "after 2.25 seconds, cancelling")) == 2
         assert len(d.log_lines("cleaned up")) == 2
         assert not d.log_lines("immediately")
         assert not d.log_lines("[error]")

@@ -188,10 +188,11 @@ g = G(pidfile="d.pid", logfile="d.log")
         d.wait_for(lambda: not os.path.exists(f"/proc/{pid}"), limit=5)
 
 
-def test_an_asynchronous_body_is_refused_as_a_method_too() -> None:
+def test_an_asynchronous_hook_is_refused_as_a_method_too() -> None:
     source = script(f"""
 class G(Prefork):
-    async def spirit(self): pass
+    async def init(self): pass
+    def spirit(self): self.tick()
 g = G({POOL})
 """)
     with Daemon(source) as d:

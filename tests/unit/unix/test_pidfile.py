@@ -17,6 +17,7 @@ import pytest
 from tests.helpers import NOBODY, in_child, living_child, wait_for
 
 from ghostd.errors import AlreadyRunning, PidfileError
+from ghostd.unix import doors
 from ghostd.unix.pidfile import Pidfile
 
 NO_NUMBERS = [
@@ -512,6 +513,7 @@ def test_only_what_is_stale_is_cleared_away(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.skipif(not doors.PROC, reason="/proc/locks tells who holds the file")
 def test_a_file_that_is_seen_while_its_daemon_ends_is_nobodys(path: Path) -> None:
     """For a moment it is locked, and by nobody whose number it holds."""
 

@@ -17,6 +17,10 @@ from ghostd.errors import ListenError
 from ghostd.unix import doors
 from ghostd.unix.socketfile import LONGEST, SocketFile
 
+by_descriptor = pytest.mark.skipif(
+    not doors.PROC, reason="a file is only known by its descriptor through /proc"
+)
+
 
 @contextmanager
 def bound(path: Path, **more: object) -> Iterator[tuple[SocketFile, socket.socket]]:
@@ -112,6 +116,7 @@ def test_owner_and_group_are_given_without_proc_too(
     assert "longer than 107 bytes" in refused(long_folder(tmp_path) / "s")
 
 
+@by_descriptor
 @pytest.mark.root
 def test_only_root_can_give_it_away(open_folder: Path) -> None:
     open_folder.chmod(0o777)
@@ -283,6 +288,7 @@ def test_root_needs_a_folder_in_which_nobody_else_can_swap_it(tmp_path: Path) ->
         pass
 
 
+@by_descriptor
 @pytest.mark.root
 def test_another_file_in_its_place_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,6 +321,7 @@ def long_folder(base: Path) -> Path:
     return folder
 
 
+@by_descriptor
 def test_a_long_path_works_by_way_of_the_folder(tmp_path: Path) -> None:
     folder = long_folder(tmp_path)
     assert len(os.fsencode(folder / "s")) > LONGEST
