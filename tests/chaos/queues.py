@@ -40,6 +40,9 @@ class Slow(runpy.run_path(EXAMPLE)["Worker"]):
         time.sleep(0.005)  # so that most kills hit somebody at work
         return super().work(number)
 
+    def wait(self, seconds, *files):
+        return super().wait(REST or seconds, *files)
+
 if __name__ == "__main__":
     # Among so many kills a canary would hardly ever live for a second. Nobody's code is
     # blamed for a stranger's signal, so it would not be dropped, but tried for ever.
@@ -175,10 +178,11 @@ def rows() -> Iterator[tuple[Queue, str]]:
 KINDS = {"redis": streams, "postgres": rows}
 
 
-def daemon(queue: Queue, where: str) -> Daemon:
-    """Make the daemon that takes its jobs from there."""
+def daemon(queue: Queue, where: str, *, rest: float = 0) -> Daemon:
+    """Make the daemon that takes its jobs from there; *rest*: seconds of its waits."""
+    head = f"EXAMPLE, REST = {str(EXAMPLES / queue.script)!r}, {rest!r}\n"
     return Daemon(
-        f"EXAMPLE = {str(EXAMPLES / queue.script)!r}\n{SLOW}",
+        head + SLOW,
         env={queue.variable: where},
         pidfile="daemon.pid",
         logfile="daemon.log",
