@@ -104,7 +104,7 @@ def test_broken_code_replaces_nobody_and_the_reason_is_told(
         feel(d, "fine")
 
         assert d.ctrl("reload").returncode == 0
-        assert not set(before) & set(d.spirits)
+        d.wait_for(lambda: not set(before) & set(d.spirits), what="the old ones' end")
 
 
 def test_a_reload_during_a_reload_supersedes_it() -> None:
