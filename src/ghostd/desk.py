@@ -19,10 +19,9 @@ from collections.abc import Iterator
 
 from ghostd.core.pool import Pool
 from ghostd.typed import Any
-from ghostd.unix.callers import Caller, Listener
+from ghostd.unix.callers import VERSION, Caller, Listener
 from ghostd.unix.poller import Poller
 
-VERSION = 1
 VERBS = ("reload", "status")
 MOST = 32
 """Callers at a time; the one that has been here longest goes first."""

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from ghostd.errors import GhostError
 from ghostd.typed import Any
 from ghostd.unix import callers
-
-VERSION = 1
+from ghostd.unix.callers import VERSION
 
 
 class Enquiry:

@@ -19,6 +19,9 @@ from collections.abc import Iterator
 
 from ghostd.unix import fork
 
+VERSION = 1
+"""Of what is said here; both ends name it in every line."""
+
 LONGEST_LINE = 4096
 MOST_CALLERS = 32
 PATIENCE = 5.0
