@@ -32,7 +32,8 @@ class Shout(Prefork):
             server = await asyncio.start_server(accept, sock=door.dup())
             self.ready()
             await self.leaving
-            server.close()
+            # Not server.close(): who was just let in would be dropped by asyncio.
+            asyncio.get_running_loop().remove_reader(server.sockets[0].fileno())
             for client in self.sockets.leftovers():
                 accept(*await asyncio.open_connection(sock=client))
             await asyncio.sleep(LATE)
