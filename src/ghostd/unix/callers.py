@@ -23,7 +23,8 @@ VERSION = 1
 """Of what is said here; both ends name it in every line."""
 
 LONGEST_LINE = 4096
-MOST_CALLERS = 32
+BACKLOG = 128
+"""Who may wait until the manager comes round; beyond, the kernel says EAGAIN."""
 PATIENCE = 5.0
 """Seconds that a caller has to say what it wants."""
 
@@ -103,7 +104,7 @@ class Listener:
             os.chmod(draft, 0o600)
             if owner is not None:
                 os.chown(draft, *owner)
-            self._sock.listen(MOST_CALLERS)
+            self._sock.listen(BACKLOG)
             info = os.lstat(draft)
             self._refuse_others(path)
             os.rename(draft, path)
