@@ -57,7 +57,9 @@ unit: $(DEV) ## milliseconds each: the core, the wrappers, the seed's promises
 ##@ Before each push
 
 .PHONY: test
-test: lint types docs ## all that CI runs, on each Python found
+test: ## all that CI runs, on each Python found
+	$(MAKE) -j3 environments
+	$(MAKE) lint types docs
 	$(MAKE) sim TURNS=100000
 	$(MAKE) matrix
 
@@ -114,6 +116,9 @@ clean: ## all that can be made again
 
 
 # --- Environments -----------------------------------------------------------------
+
+.PHONY: environments
+environments: $(DEV) $(TEST_ENVS)
 
 .venv/.ready: pyproject.toml tools/venv
 	@tools/venv .venv "$(firstword $(PYTHONS))" dev
