@@ -7,8 +7,8 @@ from typing import assert_type
 
 import ghostd
 from ghostd import Ghost, Prefork
-from ghostd.prefork import PoolView
 from ghostd.unix.pidfile import Pidfile
+from ghostd.views import PoolView
 
 
 class Counter(Prefork):

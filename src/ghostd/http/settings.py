@@ -128,7 +128,9 @@ class HttpSettings(Value):
         keepalive: seconds that an idle connection is kept open.
         keepalive_drain: seconds that an idle connection is kept open when the spirit
             is to leave, so that a request that was on its way is answered.
-        max_requests: a spirit is replaced after so many; ``jitter`` lowers it.
+        max_requests: a spirit is replaced after so many; ``jitter`` lowers it. It
+            answers some more: the manager hears of it within *heartbeat_interval*,
+            and the successor must be ready first.
         probe: path that a spirit asks its own application for before it accepts
             anybody; an answer of 500 or more, or none, and it is not ready.
         access_log: one line in the log for each request.
