@@ -45,7 +45,7 @@ NUMBER = struct.Struct("=q")
 CERTIFICATE = struct.Struct("=qq")
 """What an embryo is told: its place and its generation; with it comes its lifeline."""
 
-LONGEST_STORY = 16_384
+LONGEST_WORDS, LONGEST_STORY = 1024, 16_384
 MOLD, UNBORN_NAME = "ghostd mold", "ghostd embryo"
 """What ``ps`` calls them, so that nobody takes them for spirits."""
 
@@ -160,13 +160,11 @@ class Mold:
 
         forget_our_frames(error)
         said = describe(error)
-        story = f"load() failed: {said}\n{traceback.format_exc()}"
-        data = story.encode("utf-8", "replace")
-        if len(data) > LONGEST_STORY:
-            # The end of a long traceback tells more than its beginning.
-            data = f"load() failed: {said}\n".encode()[:1024] + data[-LONGEST_STORY:]
+        words = f"load() failed: {said}".encode("utf-8", "replace")[:LONGEST_WORDS]
+        # The end of a long traceback tells more than its beginning.
+        story = traceback.format_exc().encode("utf-8", "replace")[-LONGEST_STORY:]
         with contextlib.suppress(OSError):
-            channel.send(self._fd, BROKEN + data)
+            channel.send(self._fd, BROKEN + words + b"\n" + story)
         self._log.exception(
             "Mold %d cannot load generation %d: %s",
             os.getpid(),

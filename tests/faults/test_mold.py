@@ -53,6 +53,15 @@ def test_a_broken_reload_costs_nothing(code: str) -> None:
         assert molding.versions(d, "three") == 3
 
 
+def test_a_long_story_is_cut_whatever_is_in_it() -> None:
+    with molding.service(r"raise ValueError(chr(0xDCFF) * 20_000)") as d:
+        ended = d.ctrl("start")
+
+        assert "load() failed: ValueError: ???" in ended.stderr
+        assert 'app.py", line' in d.log_text()
+        assert len(d.log_lines("Cannot start a spirit")[0]) < 1_200
+
+
 @pytest.mark.parametrize("code", [HANGS_IN_C, "os._exit(3)"])
 def test_a_start_that_cannot_load_gives_up(code: str) -> None:
     with molding.service(code, boot_timeout=0.4) as d:
