@@ -49,6 +49,9 @@ LONGEST_WORDS, LONGEST_STORY = 1024, 16_384
 MOLD, UNBORN_NAME = "ghostd mold", "ghostd embryo"
 """What ``ps`` calls them, so that nobody takes them for spirits."""
 
+# gevent, patched in by `load`, has others that wait for a hub.
+_waitpid = os.waitpid
+
 Quicken = Callable[[Spawn, tuple[int, ...]], fork.Entrance]
 """Makes what an embryo runs: of its birth and the descriptors that came with it."""
 
@@ -217,7 +220,7 @@ class Mold:
         fork.close(read)
         # From this one's end on the embryo is the manager's child.
         with contextlib.suppress(ChildProcessError):  # the user ignores SIGCHLD
-            os.waitpid(pid, 0)
+            _waitpid(pid, 0)
         (number,) = NUMBER.unpack(said) if said else (0,)
         if number > 0:
             return EMBRYO + NUMBER.pack(number)

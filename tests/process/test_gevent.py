@@ -110,5 +110,28 @@ def test_a_quit_ends_the_wait_and_a_blocked_hub_is_a_hung_spirit() -> None:
         assert len(d.log_lines("has no heartbeat")) == 1
 
 
+def test_an_application_that_patches_while_it_loads() -> None:
+    body = """
+    def load(self):
+        from gevent import monkey
+        monkey.patch_all()
+
+    def spirit(self):
+        import gevent
+        gevent.sleep(0.01)
+        while self.wait(60):
+            pass
+    """
+    settings = {"preload": True, "boot_timeout": 2}
+    with Daemon(pool(body, **settings)) as d:
+        d.start()
+        d.wait_for(lambda: d.healthy == 2)
+        d.wait_for(lambda: len(d.embryos) == 1)
+        pid = d.kill_spirit()
+        d.wait_for(lambda: gone(pid) and d.healthy == 2)
+
+        assert not d.log_lines("Cannot start")
+
+
 def gone(pid: int) -> bool:
     return child.state(pid) in ("", "Z", "X")

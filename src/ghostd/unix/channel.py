@@ -20,8 +20,10 @@ LONGEST = 32_768
 MOST_FDS = 32
 """Descriptors that can come with one packet."""
 
-
 _INT = struct.calcsize("i")
+
+# gevent patches in another one, whose waits run a hub: one that a fork has copied.
+_socket = socket.socket
 
 
 def pair() -> tuple[int, int]:
@@ -84,7 +86,7 @@ def receive(fd: int, *, wait: bool) -> tuple[bytes, tuple[int, ...]]:
 
 def _borrow(fd: int) -> socket.socket:
     """Make a socket object of a number, for one call: its owner detaches it again."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
+    sock = _socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     # Whatever the user made the default of all sockets.
     sock.settimeout(None)
     return sock
