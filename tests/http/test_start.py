@@ -80,6 +80,17 @@ def test_a_probe_is_asked_until_the_application_is_ready() -> None:
         assert run.wait() == 0
 
 
+def test_who_is_told_to_leave_while_it_is_probed_leaves_at_once() -> None:
+    with Server(probe="/probe") as d:
+        (d.folder / "status").write_text("503")
+        run = d.run_foreground()
+        d.wait_for((d.folder / "probes").exists)
+        run.signal(signal.SIGQUIT)
+
+        assert run.wait(limit=2) == 0
+        assert not d.log_lines("cancelling its body")
+
+
 def test_an_application_that_fails_its_probe_serves_nobody() -> None:
     with Server(probe="/probe") as d:
         (d.folder / "status").write_text("500")

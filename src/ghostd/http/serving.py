@@ -295,26 +295,21 @@ class Serving:
         if self._threads is not None:
             self._threads.start()
         leaving = asyncio.ensure_future(self._body.drained())
-        coming = asyncio.create_task(self._start(), name="start-up")
-        # Nothing is in progress yet, so a start that waits for something may be left.
-        await asyncio.wait((leaving, coming), return_when=asyncio.FIRST_COMPLETED)
-        if not coming.done():
-            coming.cancel()
+        lifespan = await _unless(leaving, self._start())
+        if lifespan is None:
             return
-        lifespan = coming.result()
         factory = self._factory(lifespan.state)
         try:
-            if self._settings.probe:
-                await self._probe(self._settings.probe, lifespan.state)
-            await self._listen(factory)
-            self._body.ready()
-            await self._serve(leaving)
+            if await _unless(leaving, self._probe(lifespan.state)):
+                await self._listen(factory)
+                self._body.ready()
+                await self._serve(leaving)
         except BaseException:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._cleanup / 2):
                     await lifespan.shutdown()
             raise
-        in_time = await self._drain(factory)
+        in_time = not self._servers or await self._drain(factory)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if in_time else self._cleanup / 2):
                 await lifespan.shutdown()
@@ -401,14 +396,15 @@ class Serving:
 
     # -- the probe -------------------------------------------------------------
 
-    async def _probe(self, path: str, state: dict[str, Any]) -> None:
+    async def _probe(self, state: dict[str, Any]) -> bool:
         """Ask the application until it is ready; `boot_timeout` ends that."""
-        pause = 0.05
-        while (status := await self._ask(path, state)) == NOT_YET:
+        pause, path = 0.05, self._settings.probe
+        while path and (status := await self._ask(path, state)) >= FAILED:
+            if status != NOT_YET:
+                raise ApplicationError(f"the probe {path} was answered with {status}")
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
-        if status >= FAILED:
-            raise ApplicationError(f"the probe {path} was answered with {status}")
+        return True
 
     async def _ask(self, path: str, state: dict[str, Any]) -> int:
         route, _, query = path.partition("?")
@@ -507,3 +503,19 @@ class Serving:
             sock.close()
         for _ in range(TURNS):
             await asyncio.sleep(0)
+
+
+async def _unless(
+    leaving: asyncio.Future[object], step: Coroutine[Any, Any, Any]
+) -> Any:
+    """
+    Take a step towards serving, unless it is time to leave; then give None.
+
+    Nothing is in progress yet, so a step that waits for something may be left.
+    """
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.wait((leaving, task), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
