@@ -8,8 +8,14 @@ import sys
 
 
 def say(text: str) -> int:
-    """Print to standard output; give exit code 0."""
-    print(text, flush=True)  # noqa: T201 - the one place
+    """Print to standard output; give exit code 0, or 1 where that fails."""
+    try:
+        print(text, flush=True)  # noqa: T201 - the one place
+    except OSError as error:
+        let_go()
+        # Who reads no more, as `head`, has what it wanted.
+        if not isinstance(error, BrokenPipeError):
+            return complain(f"Cannot write to standard output: {error.strerror}")
     return 0
 
 
