@@ -30,9 +30,9 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGCONT, SIGKILL, SIGQUIT
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -48,7 +48,10 @@ LIMIT = 15.0
 """Seconds after which a condition that is waited for counts as failed."""
 
 LOOK = 0.01
-"""Seconds between two looks at a condition."""
+"""Seconds between two looks at a condition, in the beginning."""
+
+_SELDOM = 0.1
+_PATIENCE = 0.05
 
 _LEFT_BEHIND = 3.0
 _STORY = re.compile(
@@ -58,6 +61,21 @@ _STORY = re.compile(
 
 class DaemonError(AssertionError):
     """The daemon did not do what the test expects of it."""
+
+
+def _looks(limit: float) -> Iterator[bool]:
+    """
+    Give a turn for each look at a condition, true in the last one.
+
+    A look costs what it looks at, all of /proc perhaps. So the pauses between them grow
+    with what has been waited already, which makes no wait longer by more than that
+    share of it.
+    """
+    began = time.monotonic()
+    while (gone := time.monotonic() - began) < limit:
+        yield False
+        time.sleep(min(_SELDOM, max(LOOK, gone * _PATIENCE)))
+    yield True
 
 
 class Foreground:
@@ -241,30 +259,36 @@ class Daemon:
 
     def _stop_cleanly(self) -> list[str]:
         left = []
-        if self.pid:
+        if pid := self.pid:
             left += self._leaks()
+            # What `stop` begins with, at the price of no other interpreter.
+            for number in (SIGQUIT, SIGCONT):
+                with contextlib.suppress(DaemonError):
+                    self._send(pid, number)
+            for _ in _looks(_LEFT_BEHIND):
+                if not self.pid:
+                    break
         if self.pid or (self._runs and self.pidfile.exists()):
             ended = self.ctrl("stop", limit=60.0)
             if ended.returncode:
                 left.append(f"a daemon that does not stop: {ended.stderr}")
-        deadline = time.monotonic() + _LEFT_BEHIND
-        while self.processes and time.monotonic() < deadline:
-            time.sleep(LOOK)
+        for _ in _looks(_LEFT_BEHIND):
+            if not self.processes:
+                break
         return left
 
     def _leaks(self) -> list[str]:
         """Look for zombies and descriptors that a calm manager should not have."""
-        deadline = time.monotonic() + _LEFT_BEHIND
-        while True:
+        for is_last in _looks(_LEFT_BEHIND):
             found = [f"zombie {pid}" for pid in self.zombies]
             if self._descriptors and self._baseline and self._baseline[0] == self.pid:
                 more = self._overhead() - self._baseline[1]
                 if more > 0:
                     names = sorted(self.descriptors().items())
                     found.append(f"{more} descriptors of the manager: {names}")
-            if not found or time.monotonic() > deadline:
-                return found
-            time.sleep(LOOK)
+            if not found or is_last:
+                break
+        return found
 
     def _overhead(self) -> int:
         """Count the manager's anonymous descriptors but for those of its children."""
@@ -439,11 +463,11 @@ class Daemon:
             DaemonError: it did not within *limit* seconds; it tells the whole story.
         """
         limit = self._limit if limit is None else limit
-        deadline = time.monotonic() + limit
-        while not (result := condition()):
-            if time.monotonic() > deadline:
+        for is_last in _looks(limit):
+            if result := condition():
+                break
+            if is_last:
                 raise DaemonError(f"{what} did not come true within {limit:g} seconds")
-            time.sleep(LOOK)
         return result
 
     def wait_for_line(self, *words: str, times: int = 1) -> str:
