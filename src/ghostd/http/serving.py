@@ -25,6 +25,7 @@ import uvicorn
 
 from ghostd.http.application import ApplicationError, interface_of, where
 from ghostd.http.drain import Drain, State
+from ghostd.http.gate import Gate
 from ghostd.http.settings import HttpSettings
 from ghostd.http.wsgi import Bridge, Errors, Threads
 from ghostd.logs import ForeignLog, Log
@@ -42,10 +43,6 @@ DRAINING = "ghostd_draining"
 
 LEFTOVERS = 0.5
 """Seconds in which a connection to a queue of our own is complete."""
-
-TURNS = 10
-"""Turns of a loop after which what it has accepted is a connection; it takes four."""
-
 
 _CERTIFICATES = {
     "none": ssl.CERT_NONE,
@@ -263,11 +260,10 @@ class Serving:
         self._config = loaded.config
         self._threads = loaded.threads
         self._settings = settings
-        self._shared = list(shared)
-        self._own = list(own)
         self._body = body
         self._log = log
-        self._backlog = backlog
+        self._shared = Gate(shared, backlog, self._config.ssl)
+        self._own = Gate(own, backlog, self._config.ssl)
         self._interval = interval
         self._cleanup = cleanup
         limit = settings.max_requests
@@ -281,7 +277,6 @@ class Serving:
         )
         self._coming: weakref.WeakSet[Any] = weakref.WeakSet()
         self._draining = asyncio.Event()
-        self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
 
     async def run(self) -> None:
         """
@@ -300,8 +295,10 @@ class Serving:
             return
         factory = self._factory(lifespan.state)
         try:
-            if await _unless(leaving, self._probe(lifespan.state)):
-                await self._listen(factory)
+            serves = await _unless(leaving, self._probe(lifespan.state))
+            if serves:
+                await self._shared.open(factory)
+                await self._own.open(factory)
                 self._body.ready()
                 await self._serve(leaving)
         except BaseException:
@@ -309,7 +306,7 @@ class Serving:
                 async with asyncio.timeout(self._cleanup / 2):
                     await lifespan.shutdown()
             raise
-        in_time = not self._servers or await self._drain(factory)
+        in_time = not serves or await self._drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if in_time else self._cleanup / 2):
                 await lifespan.shutdown()
@@ -358,7 +355,7 @@ class Serving:
                 )
         self._body.be_silent(False)
 
-    async def _drain(self, factory: Callable[[], asyncio.Protocol]) -> bool:
+    async def _drain(self) -> bool:
         """Answer what is there and what is on its way; tell whether it was in time."""
         busy = (lambda: 0) if self._threads is None else (lambda: self._busy_threads)
         drain = Drain(self.state, self._coming, busy, self._settings.keepalive_drain)
@@ -371,12 +368,12 @@ class Serving:
             extra={"event": "spirit.draining", "connections": number},
         )
         try:
-            await self._stop_accepting(self._shared, factory)
+            await self._shared.close()
             if self._own:
                 # A connection that began before we were told to leave may not be
                 # complete yet, and has nobody else to go to.
                 await asyncio.sleep(LEFTOVERS)
-                await self._stop_accepting(self._own, factory)
+                await self._own.close()
             await drain.run()
         except asyncio.CancelledError:
             # Not passed on: the spirit ends, and in good order.
@@ -446,7 +443,7 @@ class Serving:
             ) from error
         return status or FAILED
 
-    # -- sockets ---------------------------------------------------------------
+    # -- connections -----------------------------------------------------------
 
     def _factory(self, state: dict[str, Any]) -> Callable[[], asyncio.Protocol]:
         """Make what makes a protocol for each connection."""
@@ -468,41 +465,6 @@ class Serving:
 
         self.state.connections.joined = self._coming.discard
         return tracked
-
-    async def _listen(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        loop = asyncio.get_running_loop()
-        for sock in (*self._shared, *self._own):
-            if sock.family != socket.AF_UNIX:
-                # Inherited by each connection. asyncio does so itself only where the
-                # socket knows its protocol's number, and 40 ms a request are at stake.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A copy: the original is needed once more when the server is closed.
-            self._servers[sock] = await loop.create_server(
-                factory, sock=sock.dup(), ssl=self._config.ssl, backlog=self._backlog
-            )
-
-    async def _stop_accepting(
-        self, sockets: list[socket.socket], factory: Callable[[], asyncio.Protocol]
-    ) -> None:
-        """Accept those who wait already, and nobody else."""
-        for sock in sockets:
-            self._servers[sock].close()
-        loop = asyncio.get_running_loop()
-        for sock in sockets:
-            for _ in range(self._backlog):
-                try:
-                    client, _address = sock.accept()
-                except BlockingIOError:
-                    break
-                except OSError:
-                    continue  # one who has given up says nothing of the others
-                client.setblocking(False)
-                await loop.connect_accepted_socket(
-                    factory, client, ssl=self._config.ssl
-                )
-            sock.close()
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
 
 
 async def _unless(
