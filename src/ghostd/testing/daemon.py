@@ -339,14 +339,14 @@ class Daemon:
         """Send a signal to a process below the nanny, and to nobody else."""
         try:
             fd = os.pidfd_open(pid)
+            try:
+                if pid not in self.processes:
+                    raise DaemonError(f"process {pid} is none of this daemon's")
+                signal.pidfd_send_signal(fd, number)
+            finally:
+                os.close(fd)
         except ProcessLookupError:
             raise DaemonError(f"process {pid} is gone") from None
-        try:
-            if pid not in self.processes:
-                raise DaemonError(f"process {pid} is none of this daemon's")
-            signal.pidfd_send_signal(fd, number)
-        finally:
-            os.close(fd)
 
     # -- what is ---------------------------------------------------------------
 
