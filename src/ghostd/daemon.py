@@ -199,10 +199,9 @@ class Daemon:
         try:
             self.settle(identity, foreground=foreground)
         except Exception as error:  # noqa: BLE001 - the launcher must hear of anything
-            reason = say(error)
-            if foreground and self._log is None:
+            if foreground:  # the log does not say it
                 self.report = Report(aloud=True)
-            self.report.failed(reason)
+            self.report.failed(say(error))
             return 1
         self.inbox.reaction = self.reaction(work)
         try:

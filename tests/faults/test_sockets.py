@@ -93,6 +93,14 @@ def free_port() -> int:
 # -- addresses -----------------------------------------------------------------
 
 
+def test_an_address_in_use_is_told_by_run_when_the_log_is_standard_error() -> None:
+    with taken() as port, listening(f"127.0.0.1:{port}", logfile=None) as d:
+        ended = d.ctrl("run")
+
+        assert ended.returncode == 1
+        assert ended.stderr.count("Address already in use") == 1
+
+
 @pytest.mark.parametrize("reuseport", [False, True])
 def test_an_address_in_use_is_told_by_start(reuseport: bool) -> None:
     with taken() as port, taken(socket.SOCK_DGRAM) as udp:
