@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+from ghostd import daemon
 from ghostd.cli.plan import Plan, load, obey, read_aside
 from ghostd.errors import GhostError
 from ghostd.typed import NoReturn
@@ -47,7 +48,7 @@ def speak(arguments: list[str]) -> int:
     try:
         ghost = load(name)
     except GhostError as error:
-        return terminal.complain(str(error))
+        return terminal.complain(daemon.say(error))
     return ghost.ctrl(words[0] if words else "")
 
 

@@ -132,7 +132,7 @@ def test_a_command_line_that_cannot_be_read(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["start"], "nothing says what 'ghost' is"),
+        (["start"], "nothing says what is to run"),
         (["serve"], "ghostd serve MODULE:ATTRIBUTE"),
         (["start", "shop"], "nothing says what 'shop' is"),
         (["serve", "shop:"], "MODULE:ATTRIBUTE: app is 'shop:', allowed: 'module:"),

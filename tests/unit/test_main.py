@@ -18,6 +18,7 @@ class Jobs(Prefork):
 ready = Jobs(name="ready")
 def factory(): return Jobs(name="made")
 def wrong(): return 7
+def application(environ, start_response): pass
 class Space:
     jobs = Jobs
 number = 7
@@ -53,6 +54,7 @@ def test_a_class_an_instance_or_a_function(module: str, name: str) -> None:
         ("{}:Space.none", "has no 'Space.none'"),
         ("{}:number", "is a int, not a Ghost"),
         ("{}:wrong", "is a int, not a Ghost"),
+        ("{}:application", "cannot be called: application.. missing 2 required"),
     ],
 )
 def test_what_is_no_ghost_is_said(module: str, name: str, words: str) -> None:

@@ -315,7 +315,9 @@ def step(daemon: Resolved) -> Step:
 def _steps(daemons: list[Resolved], *, need: bool) -> tuple[Step, ...]:
     for each in daemons:
         if need and not {"app", "target"} & set(each.what):
-            error = GhostError(f"nothing says what {each.name!r} is")
+            named = each.given["name"].source != "default"
+            what = f"{each.name!r} is" if named else "is to run"
+            error = GhostError(f"nothing says what {what}")
             error.add_note(
                 "Write app = 'module:attribute' or target = 'module:Class' into "
                 "ghostd.toml, or use: ghostd serve MODULE:ATTRIBUTE"

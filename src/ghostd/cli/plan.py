@@ -312,7 +312,18 @@ def load(name: str, folder: str = "", /, **keywords: Any) -> Ghost:
     if not callable(found) and keywords:
         words = ", ".join(keywords)
         raise GhostError(f"{name!r} is made already: {words} cannot be set any more")
-    made = found(**keywords) if callable(found) else found
+    try:
+        made = found(**keywords) if callable(found) else found
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # it was called, and failed inside
+        raise _no_ghost(name, f"cannot be called: {error}") from None
     if not isinstance(made, Ghost):
-        raise GhostError(f"{name!r} is a {type(made).__name__}, not a Ghost")
+        raise _no_ghost(name, f"is a {type(made).__name__}, not a Ghost")
     return made
+
+
+def _no_ghost(name: str, why: str) -> GhostError:
+    error = GhostError(f"{name!r} {why}")
+    error.add_note(f"If it is an application, use: ghostd serve {name}")
+    return error
