@@ -243,7 +243,7 @@ It comes with the extra `cli`.
 
 NAME is that of a daemon in the configuration.
 Without it `run`, `serve` and all others mean the only daemon that is described there, and all but `run` and `serve` mean every one of them.
-Where there is no configuration, `stop`, `status` and `reload` take NAME for that of the pidfile, `./NAME.pid`.
+Where there is no configuration, `stop`, `status` and `reload` take NAME for that of the pidfile, `./NAME.pid`, and `reload` starts nothing.
 
 ## Options of single words
 

@@ -313,7 +313,8 @@ class PoolSettings(Value):
             alive and ready before a reload goes on.
         max_unavailable: at most this many spirits may be missing during a reload; 0:
             an old one leaves only when its replacement is ready.
-        max_ticks: a spirit is replaced after so many ticks.
+        max_ticks: a spirit is replaced after so many ticks; the manager hears of it
+            within *heartbeat_interval*.
         max_age: seconds after which a spirit is replaced.
         max_memory: bytes of memory (``"300M"``, ``"25%"`` of what the machine or the
             cgroup has) above which a spirit is replaced.
@@ -332,7 +333,8 @@ class PoolSettings(Value):
         backlog: connections that may wait on each; the kernel has a limit, too.
         reuseport: each slot has a queue of its own on each TCP or UDP address.
         loop: what an asynchronous body runs on: ``asyncio``, ``uvloop``, ``trio``, or
-            a callable that makes an asyncio loop.
+            a callable that makes an asyncio loop. An application that is served runs on
+            uvloop where that is installed.
         threads: number of threads that run the (plain) body in each spirit; each of
             them has to tick.
     """

@@ -21,6 +21,7 @@ import ghostd
 from ghostd.cli import command, config
 from ghostd.cli.plan import Plan
 from ghostd.cli.table import TABLE
+from ghostd.http.settings import best_loop
 from tests.cli import kit
 
 SHOP = "app = 'shop:app'\n"
@@ -91,6 +92,7 @@ def test_what_was_not_typed_is_no_keyword(folder: Path) -> None:
         "pidfile": f"{folder}/shop.pid",
         "app_dir": str(folder),
         "listen": [config.ADDRESS],
+        "loop": best_loop(),
     }
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ghostd import GhostError, SettingsError
 from ghostd.cli import config, files
 from ghostd.cli.config import Configuration, Given, Layer, Resolved
+from ghostd.http.settings import best_loop
 from tests.cli import kit
 
 SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets"
@@ -167,6 +168,12 @@ def test_whoever_says_what_a_daemon_is_says_all_of_it() -> None:
 def test_an_app_listens_somewhere_and_a_target_does_not() -> None:
     assert resolved("app='a:b'").given["listen"] == Given([config.ADDRESS], "default")
     assert "listen" not in resolved("target='a:B'").given
+
+
+def test_an_app_runs_on_the_best_loop_and_config_says_so() -> None:
+    assert resolved("app='a:b'").given["loop"] == Given(best_loop(), "default")
+    assert resolved("app='a:b'\nloop='asyncio'").values["loop"] == "asyncio"
+    assert "loop" not in resolved("target='a:B'").given
 
 
 def test_paths_are_relative_to_where_they_are_written(folder: Path) -> None:

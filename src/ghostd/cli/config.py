@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ghostd.cli import files
 from ghostd.cli.table import ALIASES, OWN, PREFIX, TABLE, in_toml
 from ghostd.errors import GhostError, SettingsError
-from ghostd.http.settings import an_application
+from ghostd.http.settings import an_application, best_loop
 from ghostd.settings import Check, refuse
 from ghostd.typed import Any
 from ghostd.values import Value
@@ -342,6 +342,7 @@ def resolve(
     if "app" in what:
         checked.setdefault("app_dir", Given(folder, "default"))
         checked.setdefault("listen", Given([ADDRESS], "default"))
+        checked.setdefault("loop", Given(best_loop(), "default"))
     return Resolved(called, what, checked, folder)
 
 

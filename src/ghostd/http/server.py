@@ -12,7 +12,7 @@ import os
 from ghostd import settings
 from ghostd.errors import GhostError, SettingsError
 from ghostd.http.application import ApplicationError, find
-from ghostd.http.settings import HTTP_CHECKS, HttpSettings
+from ghostd.http.settings import HTTP_CHECKS, HttpSettings, best_loop
 from ghostd.loops import LoopSpirit, cleanup_time
 from ghostd.prefork import Prefork
 from ghostd.typed import TYPE_CHECKING, Any, ClassVar
@@ -52,7 +52,7 @@ class HttpServer(Prefork):
                 given[name] = os.path.abspath(given[name])
         self.http_settings: HttpSettings = HttpSettings(**given)
         self._loaded: Loaded | None = None
-        loop = keywords.get("loop") or _best_loop()
+        loop = keywords.get("loop") or best_loop()
         if loop == "trio":
             raise settings.refuse("loop", loop, "asyncio, uvloop: uvicorn runs on them")
         # The pool's threads run bodies; here there is one, and it is asynchronous.
@@ -135,9 +135,3 @@ class _Body:
         spirit = self._server._daemon.spirit
         if isinstance(spirit, LoopSpirit):
             spirit.silent = silent
-
-
-def _best_loop() -> str:
-    from importlib.util import find_spec
-
-    return "asyncio" if find_spec("uvloop") is None else "uvloop"

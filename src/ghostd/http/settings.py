@@ -37,6 +37,13 @@ def an_application(name: str, value: object) -> Any:
     raise refuse(name, value, "'module:attribute', 'module:factory()', or a callable")
 
 
+def best_loop() -> str:
+    """Name the loop that an application runs on if nobody says another."""
+    from importlib.util import find_spec
+
+    return "asyncio" if find_spec("uvloop") is None else "uvloop"
+
+
 def one_of(*words: str) -> Check:
     """Make a check for one of *words*."""
 
