@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,28 @@ def test_tls_is_drained_like_any_other() -> None:
             idle.ends()
             shaking.sock.close()
         d.wait_for(lambda: pid not in d.spirits)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_client_of_tls_that_does_not_hang_up_costs_nobody_an_answer(
+    loop: str,
+) -> None:
+    with Server(certfile="cert.pem", keyfile="key.pem", loop=loop) as d:
+        certify(d.folder)
+        d.up()
+        with secure(d) as idle, secure(d) as client:
+            idle.get()
+            client.ask("/wait")
+            d.wait_for((d.folder / "in_flight").exists)
+            pid = d.drain_one()
+            # Until it is told that it has been idle for too long; it does not answer.
+            select.select([idle.sock], [], [], 10)
+            time.sleep(0.1)  # some looks of the drain
+            (d.folder / "go").touch()
+
+            assert client.answer().status == 200
+        d.wait_for(lambda: pid not in d.spirits)
+        assert not d.log_lines(" failed: ")
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -187,9 +187,9 @@ class Parting:
     def close(self) -> None:
         """Send what is left, say that nothing more comes, and let the client close."""
         transport = self._transport
-        if self._closing:
-            return
-        if transport.is_closing() or not transport.can_write_eof():
+        if self.is_closing():
+            return  # told twice, the TLS of asyncio forgets what it is
+        if not transport.can_write_eof():
             transport.close()
             return
         self._closing = True
@@ -266,6 +266,8 @@ def _has_begun(connection: Any) -> bool:
 
 def unread(connection: Any) -> int:
     """Count the bytes that have arrived and not been read."""
+    if connection.transport.is_closing():
+        return 0
     sock = connection.transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return 0
