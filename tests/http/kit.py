@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,6 +191,12 @@ class Client:
         else:
             answer.body = self.exactly(int(answer.headers.get("content-length", "0")))
         return answer
+
+    def reset(self) -> None:
+        """Hang up in the hard way, as a check of a load balancer does."""
+        linger = struct.pack("ii", 1, 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.sock.close()
 
     @staticmethod
     def now() -> float:

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ def certify(folder: Path) -> None:
     )
 
 
-def secure(d: Server) -> Client:
-    """Make a connection over TLS."""
+def secure(d: Server, client: Client | None = None) -> Client:
+    """Make a connection over TLS, of one that is there or a new one."""
     context = ssl.create_default_context(cafile=str(d.folder / "cert.pem"))
-    return Client(context.wrap_socket(d.client().sock, server_hostname="localhost"))
+    sock = (client or d.client()).sock
+    return Client(context.wrap_socket(sock, server_hostname="localhost"))
 
 
 def test_tls_is_drained_like_any_other() -> None:
@@ -53,6 +55,30 @@ def test_tls_is_drained_like_any_other() -> None:
             idle.ends()
             shaking.sock.close()
         d.wait_for(lambda: pid not in d.spirits)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_who_waits_and_does_not_shake_hands_holds_up_nobody(loop: str) -> None:
+    with Server(certfile="cert.pem", keyfile="key.pem", loop=loop) as d:
+        certify(d.folder)
+        d.up()
+        with ExitStack() as stack:
+            with secure(d) as client:
+                client.ask("/block")
+                d.wait_for((d.folder / "in_flight").exists)
+                pid = d.drain_one()
+                stack.enter_context(d.client())
+                stack.enter_context(d.client()).send("no TLS at all")
+                d.client().reset()
+                late = d.client()
+                (d.folder / "go").touch()
+
+                with secure(d, late) as shaken:
+                    assert shaken.get().closes
+                assert client.answer().status == 200
+            d.wait_for(lambda: pid not in d.spirits)
+        assert not d.log_lines(" failed: ")
+        assert not d.log_lines("cancelling its body")
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ class Gate:
         self._backlog = backlog
         self._tls = tls
         self._servers: list[asyncio.AbstractServer] = []
+        self._greetings: set[asyncio.Task[None]] = set()
 
     def __bool__(self) -> bool:
         """Tell whether there is anything to come in by."""
@@ -63,12 +65,11 @@ class Gate:
         for server in self._servers:
             server.close()
         for sock in self._sockets:
-            await self._let_in(sock)
+            self._let_in(sock)
             sock.close()
         await _pass_on()
 
-    async def _let_in(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    def _let_in(self, sock: socket.socket) -> None:
         for _ in range(self._backlog):
             try:
                 client, _address = sock.accept()
@@ -77,6 +78,15 @@ class Gate:
             except OSError:
                 continue  # one who has given up says nothing of the others
             client.setblocking(False)
+            # Nobody waits until somebody else has shaken hands.
+            greeting = asyncio.create_task(self._greet(client))
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greetings.discard)
+
+    async def _greet(self, client: socket.socket) -> None:
+        """Make a connection of one who was accepted; none of one who gives up."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
             await loop.connect_accepted_socket(self._factory, client, ssl=self._tls)
 
 
