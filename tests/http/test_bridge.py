@@ -360,3 +360,17 @@ def test_threads_are_stuck_when_none_of_them_gets_anywhere() -> None:
     caller.join()
     talk.idle()
     assert not threads.is_stuck(float("inf"))
+
+
+def test_the_input_may_be_wrapped_in_whatever_can_be_read() -> None:
+    class Reader:
+        read = BytesIO(b"other").read
+
+    def app(environ: Environ, start: Start) -> list[bytes]:
+        environ["wsgi.input"] = Reader()
+        start("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    talk = Talk(app, b"body", headers=[(b"content-length", b"4")])()
+
+    assert talk.body == b"other"

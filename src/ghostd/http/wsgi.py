@@ -358,13 +358,15 @@ class Bridge:
             raise RuntimeError(f"WSGI knows no {scope['type']}")
         environ = self._environ(scope)
         await self._read(environ, receive)
+        # An application may put something else in its place, which has no `close`.
+        body = environ["wsgi.input"]
         call = Call(self._app, environ, asyncio.get_running_loop())
         self._crew.put(call)
         try:
             await self._answer(call, receive, send)
         finally:
             call.abandon()
-            environ["wsgi.input"].close()
+            body.close()
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
         piece, complete = await call.pieces()
