@@ -17,7 +17,7 @@ import pytest
 
 from ghostd.core.actions import Action, Call, Kill, Quit, Ready, Spawn
 from ghostd.core.brake import Brake
-from ghostd.core.events import Beat, Exited, SpawnFailed, Stop, TimeLost
+from ghostd.core.events import Beat, Exited, SpawnFailed, Stop, TimeLost, Tired
 from ghostd.core.member import Member
 from ghostd.core.muster import Muster
 from ghostd.core.pool import Pool
@@ -97,6 +97,13 @@ class NoBrake(Pool):
     def __init__(self, settings: PoolSettings, *args: Any) -> None:
         super().__init__(settings, *args)
         self.brake = NeverHolds(settings.budget)
+
+
+class TiresForNothing(Pool):
+    def _on_tired(self, event: Tired) -> None:
+        before = self.brake.plain()
+        super()._on_tired(event)
+        self.brake.restore(before)
 
 
 class NotOneAtATime(Pool):
@@ -484,6 +491,7 @@ WRONG: list[tuple[type[Pool], str]] = [
     (ShrinkIsNotHeard, "I1 actives"),
     (BirthsAfterAStop, "I2 stopped"),
     (NoBrake, "I2 brake"),
+    (TiresForNothing, "I2 brake"),
     (NotOneAtATime, "I2 brake"),
     (ForksWithoutPause, "I2 fork"),
     (NobodyIsReaped, "I3 reap"),

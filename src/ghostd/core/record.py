@@ -344,6 +344,9 @@ class Record:
             self._muster = None
             member.tired_at = self._now
             self._tale.tired(member.pid, why)
+            if self._now - member.born < SHORT_LIFE:
+                cause = f"spirit {member.pid} was tired within {SHORT_LIFE:g} s"
+                self._slow_down(cause, self._now)
 
     def _prove(self, trial: int) -> None:
         """Let the generation on trial be good: everybody else is old now."""

@@ -460,13 +460,18 @@ class Referee:
                 self._passed.append(life.generation)
                 self._pass()
 
-    def _on_tired(self, event: Tired, _now: float) -> None:
+    def _on_tired(self, event: Tired, now: float) -> None:
         life = self.lives.get(event.pid)
         if life is None or self.stop:
             return
         if life.active and life.beat and not life.tired:
-            life.tired = True
+            self._tire(life, now)
             self._asked.append(event.pid)
+
+    def _tire(self, life: Life, now: float) -> None:
+        life.tired = True
+        if now - life.born < SHORT_LIFE:
+            self._strikes.add(now)
 
     def _on_exited(self, event: Exited, now: float) -> None:
         life = self.lives.pop(event.pid, None)
@@ -719,7 +724,7 @@ class Referee:
         elif now < life.born + most * (1 - self.settings.jitter) - EPSILON:
             self._fail("I13 tired", f"{life}, born at {life.born:.3f}")
         else:
-            life.tired = True
+            self._tire(life, now)
 
     def _check_rolling(self, action: Say, now: float) -> None:
         trial = action.fields["generation"]

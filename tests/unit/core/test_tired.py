@@ -201,3 +201,26 @@ def test_growth_beside_a_tired_one_is_filled_first() -> None:
     actions = tell(pool, 110.0, Tired(11, "it is old"), Grow())
 
     assert births(actions) == [Spawn(2, 0), Spawn(0, 0)]
+
+
+def test_those_who_tire_at_once_are_no_storm() -> None:
+    pool = serving(100.1, restart_budget=1)
+    assert births(tell(pool, 100.2, Tired(11, "it is lazy"))) == [Spawn(0, 0)]
+    born(pool, 100.2, 13, first_slot=0)
+    tell(pool, 100.3, Beat(13, 100.3))
+    tell(pool, 100.4, left(11))
+
+    actions = tell(pool, 100.5, Tired(13, "it is lazy"))
+
+    assert births(actions) == []
+    assert lines(actions)[-1][1].startswith(
+        "Spirits end too soon (spirit 13 was tired within 1 s); next start in"
+    )
+    assert births(tell(pool, 100.7)) == [Spawn(0, 0)]
+    assert signals(tell(pool, 100.7)) == []
+
+
+def test_those_who_tire_later_are_no_strike() -> None:
+    pool = serving(100.1, restart_budget=0)
+
+    assert births(tell(pool, 101.0, Tired(11, "it is old"))) == [Spawn(0, 0)]
