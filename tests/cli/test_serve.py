@@ -187,6 +187,7 @@ def test_broken_code_keeps_nobody_from_a_stop() -> None:
     ("text", "words"),
     [
         ("app='shop:app'\ngroup='nobody-knows'", "no group"),
+        ("app='shop:app'\npidfile='no/such/folder/x.pid'", "x.pid cannot be created"),
         ("app='nothing:app'", "No module named 'nothing'"),
         ("app='shop:nothing'", "has no 'nothing'"),
         ("app='broken:app'", "SyntaxError"),

@@ -254,6 +254,7 @@ def check(ghost: Ghost) -> int:
     and its application is loaded with them, as a spirit would.
     """
     identity = control._prepare(ghost)
+    ghost.filepid.check()
     if identity is not None:
         daemon.load_late_modules()
         privilege.drop(identity)

@@ -174,6 +174,21 @@ class Pidfile:
             return 0
         return int(text)
 
+    def check(self) -> None:
+        """
+        See whether the file could be made, and leave nothing behind.
+
+        Raises:
+            PidfileError: it could not.
+        """
+        try:
+            import tempfile  # only `check` needs it
+
+            with tempfile.TemporaryFile(dir=os.path.dirname(self.path)):
+                pass
+        except OSError as error:
+            raise self._error("cannot be created", error) from None
+
     def _publish(self, *, replace: bool) -> bool:
         """Make the file complete and locked, then give it its name at one stroke."""
         draft = f"{self.path}.{os.urandom(4).hex()}.new"
