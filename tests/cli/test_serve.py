@@ -135,7 +135,8 @@ def test_without_a_configuration_a_daemon_is_known_by_its_name() -> None:
         d.ghostd("serve", "shop:app", "--daemon", *words)
         assert d.ask() == "one"
 
-        assert d.ghostd("status", "shop").stdout == f"Running {d.pid}\n"
+        for name in ("shop", "shop:app"):
+            assert d.ghostd("status", name).stdout == f"Running {d.pid}\n"
         assert d.ghostd("reload", "shop", "--no-wait").returncode == 0
         assert d.ghostd("stop", "shop").stdout.startswith("Stopped ")
         ended = d.ghostd("reload", "shop")

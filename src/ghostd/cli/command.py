@@ -267,8 +267,9 @@ def resolved(
     layer = {**typed(values), **(more or {})}
     lowest = {key: Given(value, "--reload") for key, value in (defaults or {}).items()}
     if name and not read.path:
-        # Without a configuration a name is the name of its pidfile.
-        layer.setdefault("name", Given(name, "NAME"))
+        # Without a configuration a name is the name of its pidfile, which `serve` has
+        # made of the module, and the application is what was typed then.
+        layer.setdefault("name", Given(name.partition(":")[0], "NAME"))
     names = [""] if "app" in layer else config.choose(read, name)
     variables = config.environment(os.environ)
     found = [config.resolve(read, each, lowest, variables, layer) for each in names]
