@@ -249,7 +249,7 @@ class Record:
         self._tale.reaped(pid, words)
         if self.stopping is not None or (member.told and not member.silent):
             return
-        if event.foreign and self._proven:
+        if event.foreign and self._proven and not self._is_doomed(member):
             # Whoever sent that signal says nothing about the body.
             return
         if self.reloads.is_canary(member) and member.active:
@@ -261,6 +261,13 @@ class Record:
             self._on_early_death(event, now)
         elif now - member.born < SHORT_LIFE:
             self._slow_down(f"spirit {pid} lived for less than {SHORT_LIFE:g} s", now)
+
+    def _is_doomed(self, member: Member) -> bool:
+        """Tell whether canary after canary was ended by a signal: no chance is that."""
+        if not (self.reloads.is_canary(member) and member.active):
+            return False
+        self.reloads.struck += 1
+        return self.reloads.struck > self.settings.budget
 
     def _on_dead_canary(self, member: Member, event: Exited, now: float) -> None:
         if member.beat is None:

@@ -24,15 +24,17 @@ class Reloads:
         good: the generation that serves, and that a dead spirit's successor gets.
         trial: the generation that has to prove itself, None: no reload has begun.
         rolling: the proven generation whose members still have to replace older ones.
+        struck: how many canaries of this trial were ended by somebody's signal.
     """
 
-    __slots__ = ("_issued", "good", "rolling", "trial")
+    __slots__ = ("_issued", "good", "rolling", "struck", "trial")
 
     def __init__(self) -> None:
         """Begin with generation 0, which proves itself by the start of the daemon."""
         self.good: int = 0
         self.trial: int | None = None
         self.rolling: int | None = None
+        self.struck: int = 0
         self._issued = 0
 
     @property
@@ -43,7 +45,7 @@ class Reloads:
     def ask(self) -> int:
         """Begin a trial, instead of any other; give the number of the generation."""
         self._issued += 1
-        self.trial, self.rolling = self._issued, None
+        self.trial, self.rolling, self.struck = self._issued, None, 0
         return self._issued
 
     def prove(self, trial: int) -> None:
@@ -83,6 +85,7 @@ class Reloads:
             "good": self.good,
             "trial": self.trial,
             "rolling": self.rolling,
+            "struck": self.struck,
             "issued": self._issued,
         }
 
@@ -90,3 +93,4 @@ class Reloads:
         """Take the state back from `plain`."""
         self.good, self.trial = data["good"], data["trial"]
         self.rolling, self._issued = data["rolling"], data["issued"]
+        self.struck = data["struck"]

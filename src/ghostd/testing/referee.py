@@ -233,6 +233,7 @@ class Referee:
         self.wanted: int = settings.spirits
         self.generation: int = 0
         self.trial: int | None = None
+        self._struck = 0
         self.stop: int = 0
         self.births: int = 0
         self.ready: bool = False
@@ -480,9 +481,12 @@ class Referee:
         self._owed.append(("reap", event.pid))
         if self.stop or (life.told and not life.silent):
             return
+        canary = self._canary(life) and life.active
         if event.foreign and self._proven:
-            return
-        if self._canary(life) and life.active:
+            self._struck += canary
+            if not canary or self._struck <= self.settings.budget:
+                return
+        if canary:
             self._fall()
         elif self._lost(life):
             return
@@ -513,7 +517,7 @@ class Referee:
     def _on_reload(self, _event: Reload, _now: float) -> None:
         if not self.stop:
             self._issued += 1
-            self.trial, self._rolling = self._issued, None
+            self.trial, self._rolling, self._struck = self._issued, None, 0
             self._unanswered.add(self._issued)
 
     def _on_time_lost(self, event: TimeLost, now: float) -> None:

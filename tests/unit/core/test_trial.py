@@ -314,6 +314,32 @@ def test_one_that_a_stranger_kills_has_shown_nothing() -> None:
     assert births(actions) == [Spawn(0, 1)]
 
 
+def test_signals_that_end_canary_after_canary_are_its_own_fault() -> None:
+    pool = on_trial(restart_budget=2)
+    for now in (111.0, 112.0):
+        assert births(tell(pool, now, FOREIGN)) == [Spawn(0, 1)]
+        born(pool, now, 13)
+
+    actions = tell(pool, 113.0, FOREIGN)
+
+    assert dropped(actions, "Spirit 13 ended before it was ready: killed by SIGKILL")
+    assert births(actions) == []
+
+
+def test_a_new_trial_begins_without_the_strangers_of_the_last() -> None:
+    pool = on_trial(restart_budget=1)
+    tell(pool, 111.0, FOREIGN)
+    born(pool, 111.0, 13)
+
+    tell(pool, 112.0, Reload())
+    tell(pool, 112.0, FOREIGN)
+    born(pool, 113.0, 14)
+    actions = tell(pool, 114.0, Exited(14, "killed by SIGKILL", foreign=True))
+
+    assert births(actions) == [Spawn(0, 2)]
+    assert answers(actions) == []
+
+
 def test_what_a_stranger_ends_before_anything_has_worked_is_a_failure() -> None:
     pool = a_pool(canary_time=5)
     born(pool, 100.0, 11, 12)
