@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from time import monotonic
 from types import TracebackType
 
@@ -79,7 +79,7 @@ class LoopSpirit(BelledSpirit):
             there for is not.
     """
 
-    __slots__ = ("_beat_at", "_log", "lag", "silent")
+    __slots__ = ("_beat_at", "_log", "_told_unawaited", "lag", "silent")
 
     _log: Log
 
@@ -87,6 +87,7 @@ class LoopSpirit(BelledSpirit):
         super()._prepare()
         self.lag: float = 0.0
         self.silent: bool = False
+        self._told_unawaited = False
         self._beat_at: float | None = None
 
     @staticmethod
@@ -129,7 +130,7 @@ class LoopSpirit(BelledSpirit):
             raise TypeError(
                 "an asynchronous body waits for files by the means of its loop"
             )
-        return Awaiting(self._wait(seconds))  # type: ignore[return-value]  # see Answer
+        return Awaiting(self._wait(seconds), self._tell_unawaited)  # type: ignore[return-value]  # see Answer
 
     async def _wait(self, seconds: float) -> bool:
         raise NotImplementedError
@@ -160,27 +161,53 @@ class LoopSpirit(BelledSpirit):
             extra={"event": "spirit.cancelled"},
         )
 
+    def _tell_unawaited(self) -> None:
+        if not self._told_unawaited:
+            self._told_unawaited = True
+            self._log.error(
+                "Spirit %d does not wait: write `await self.wait(...)`",
+                self.pid,
+                extra={"event": "spirit.unawaited"},
+            )
+
 
 class Awaiting(Coroutine[Any, Any, bool]):
-    """A wait that must be awaited, and says so to whoever forgets it."""
+    """
+    A wait that must be awaited, and says so to whoever forgets it.
 
-    __slots__ = ("_inner",)
+    Args:
+        inner: what waits.
+        forgotten: called if nobody has ever awaited it.
+    """
 
-    def __init__(self, inner: Coroutine[Any, Any, bool]) -> None:
+    __slots__ = ("_forgotten", "_inner")
+
+    def __init__(
+        self, inner: Coroutine[Any, Any, bool], forgotten: Callable[[], None]
+    ) -> None:
         """Be *inner*, but for its truth."""
         self._inner = inner
+        self._forgotten: Callable[[], None] | None = forgotten
+
+    def __del__(self) -> None:
+        """Tell: Python's own warning goes where no daemon's words are read."""
+        if self._forgotten is not None:
+            self._inner.close()
+            self._forgotten()
 
     def __bool__(self) -> bool:
         """Refuse: a coroutine would be true, and a loop around it would spin."""
-        self._inner.close()
+        self.close()
         raise TypeError("this body is asynchronous: write `await self.wait(...)`")
 
     def __await__(self) -> Generator[Any, Any, bool]:
         """Wait."""
+        self._forgotten = None
         return self._inner.__await__()
 
     def send(self, value: Any) -> Any:
         """Go on."""
+        self._forgotten = None
         return self._inner.send(value)
 
     def throw(
@@ -190,11 +217,13 @@ class Awaiting(Coroutine[Any, Any, bool]):
         trace: TracebackType | None = None,  # noqa: ARG002 - see below
     ) -> Any:
         """Go on with an exception."""
+        self._forgotten = None
         # The exception is what has remained of the three since Python 3.12.
         return self._inner.throw(kind if value is None else value)
 
     def close(self) -> None:
         """End it."""
+        self._forgotten = None
         self._inner.close()
 
 

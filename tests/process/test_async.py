@@ -166,6 +166,23 @@ def test_a_farewell_brings_the_replacement_and_ends_the_waits() -> None:
         d.wait_for(lambda: len(d.spirits) == 1)
 
 
+def test_a_wait_that_is_not_awaited_is_told_once() -> None:
+    body = """
+    async def spirit(self):
+        while self.tick():
+            self.wait(1)
+            if await self.wait(0.01) and os.path.exists(os.path.join(HERE, "go")):
+                break
+    """
+    with service(body, spirits=1) as d:
+        d.start()
+        (pid,) = d.spirits
+        d.wait_for_line(f"Spirit {pid} does not wait: write `await self.wait(...)`")
+        (d.folder / "go").touch()
+        d.wait_for_line(f"Spirit {pid} stopped")
+        assert len(d.log_lines(f"Spirit {pid} does not wait")) == 1
+
+
 def test_a_body_may_be_given_as_a_keyword_and_make_its_own_loop() -> None:
     head = """
     import asyncio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any
 
@@ -39,9 +39,13 @@ async def three() -> bool:
     return (await pausing("pause")) == "3"  # type: ignore[arg-type]  # a generator
 
 
+def awaiting(forgotten: Callable[[], None] = pytest.fail) -> Awaiting:
+    return Awaiting(three(), forgotten)
+
+
 def test_a_wait_is_awaited_like_any_coroutine() -> None:
     async def body() -> bool:
-        return await Awaiting(three())
+        return await awaiting()
 
     running = body()
     assert running.send(None) == "pause"
@@ -51,26 +55,34 @@ def test_a_wait_is_awaited_like_any_coroutine() -> None:
 
 
 def test_a_wait_can_be_driven_and_ended_like_a_task() -> None:
-    wait = Awaiting(three())
+    wait = awaiting()
     assert isinstance(wait, Coroutine)
     assert wait.send(None) == "pause"
     with pytest.raises(KeyError):
         wait.throw(KeyError("oh"))
 
-    wait = Awaiting(three())
+    wait = awaiting()
     wait.send(None)
     given = KeyError("oh")
     with pytest.raises(KeyError) as raised:
         wait.throw(KeyError, given, None)
     assert raised.value is given
 
-    Awaiting(three()).close()
+    awaiting().close()
 
 
 def test_a_wait_that_is_not_awaited_is_no_truth() -> None:
     """A coroutine would be true, and the loop around it would spin."""
     with pytest.raises(TypeError, match=r"await self\.wait"):
-        bool(Awaiting(three()))
+        bool(awaiting())
+
+
+def test_a_wait_that_nobody_awaits_is_told_of() -> None:
+    told: list[bool] = []
+
+    awaiting(lambda: told.append(True))
+
+    assert told == [True]
 
 
 class Body:
