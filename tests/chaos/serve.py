@@ -373,7 +373,9 @@ def resize(case: Case, scale: Scale) -> Verdict:
             d.signal(way)
         elapse(end)
 
-    verdict = suffer("resize", case, scale._replace(spirits=1), torment)
+    # One alone is to be able to do it: more than four are slow at a time.
+    threads = {"threads": 4 * LARGEST} if case.interface == "wsgi" else {}
+    verdict = suffer("resize", case, scale._replace(spirits=1), torment, **threads)
     lost_nothing(verdict)
     verdict.notes.append(f"{min(sizes)} to {max(sizes)} processes")
     return verdict
