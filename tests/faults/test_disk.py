@@ -111,7 +111,7 @@ def test_what_a_full_disk_cost_is_counted_to_the_line() -> None:
         torn = [n for n in lines if not kit.LINE.fullmatch(n)]
         cut = [n for n in lines if "mark" in n and not n.endswith("x" * 200)]
         assert len({*torn, *cut}) <= 1
-        assert all(line.count("] [") == 2 for line in lines), "two in one line"
+        assert all(line.count("] [") <= 2 for line in lines), "two in one line"
 
 
 @pytest.mark.root

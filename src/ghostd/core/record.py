@@ -249,10 +249,16 @@ class Record:
         self._tale.reaped(pid, words)
         if self.stopping is not None or (member.told and not member.silent):
             return
-        if event.foreign and self._proven and not self._is_doomed(member):
-            # Whoever sent that signal says nothing about the body.
+        canary = self.reloads.is_canary(member) and member.active
+        # Whoever sent that signal says nothing about the body, unless it comes for one
+        # canary after the other.
+        if (
+            event.foreign
+            and self._proven
+            and (not canary or self.reloads.strike() <= self.settings.budget)
+        ):
             return
-        if self.reloads.is_canary(member) and member.active:
+        if canary:
             self._on_dead_canary(member, event, now)
             return
         if self.reloads.is_dropped(member):
@@ -261,13 +267,6 @@ class Record:
             self._on_early_death(event, now)
         elif now - member.born < SHORT_LIFE:
             self._slow_down(f"spirit {pid} lived for less than {SHORT_LIFE:g} s", now)
-
-    def _is_doomed(self, member: Member) -> bool:
-        """Tell whether canary after canary was ended by a signal: no chance is that."""
-        if not (self.reloads.is_canary(member) and member.active):
-            return False
-        self.reloads.struck += 1
-        return self.reloads.struck > self.settings.budget
 
     def _on_dead_canary(self, member: Member, event: Exited, now: float) -> None:
         if member.beat is None:

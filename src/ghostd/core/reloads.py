@@ -48,6 +48,11 @@ class Reloads:
         self.trial, self.rolling, self.struck = self._issued, None, 0
         return self._issued
 
+    def strike(self) -> int:
+        """Count a canary that somebody's signal has ended; give their number."""
+        self.struck += 1
+        return self.struck
+
     def prove(self, trial: int) -> None:
         """Take the generation on trial for good."""
         self.good, self.rolling, self.trial = trial, trial, None
